@@ -1,1 +1,26 @@
-//! stub
+//! Words and mechanisms that both kinds of sandbox share.
+//!
+//! # Layout
+//! - [`spec`]: what to run and with what limits ([`Spec`], [`Process`], [`Limits`]); [`root`]: the opened image.
+//! - [`sandbox`]: the traits [`Backend`] and [`Sandbox`] that every kind implements; [`exit`]: how a workload ended.
+//! - [`phase`]: named instants on one host clock.
+//! - [`wire`]: what the monitor and hv-init say to each other.
+//! - [`sys`]: the only unsafe code of this crate.
+//!
+//! Nothing here knows KVM, and nothing here makes a namespace.
+
+pub mod exit;
+pub mod kind;
+pub mod phase;
+pub mod root;
+pub mod sandbox;
+pub mod spec;
+pub mod sys;
+pub mod wire;
+
+pub use exit::Exit;
+pub use kind::Kind;
+pub use phase::{Phase, Timeline};
+pub use root::{Format, Root};
+pub use sandbox::{Backend, Crossings, Sandbox, SandboxError, StartError, Stdio};
+pub use spec::{Id, Limits, Process, Spec};

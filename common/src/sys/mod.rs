@@ -1,0 +1,3 @@
+//! The unsafe code of this crate: each block states the precondition it relies on.
+
+pub mod shared;
