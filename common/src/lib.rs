@@ -3,12 +3,14 @@
 //! # Layout
 //! - [`spec`]: what to run and with what limits ([`Spec`], [`Process`], [`Limits`]); [`root`]: the opened image.
 //! - [`sandbox`]: the traits [`Backend`] and [`Sandbox`] that every kind implements; [`exit`]: how a workload ended.
+//! - [`cgroup`]: control groups, v2, v1 and hybrid.
 //! - [`phase`]: named instants on one host clock.
 //! - [`wire`]: what the monitor and hv-init say to each other.
 //! - [`sys`]: the only unsafe code of this crate.
 //!
 //! Nothing here knows KVM, and nothing here makes a namespace.
 
+pub mod cgroup;
 pub mod exit;
 pub mod kind;
 pub mod phase;
