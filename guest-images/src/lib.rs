@@ -1,1 +1,16 @@
-//! stub
+//! Turns a name into bootable bytes: images, kernels, modules, initramfs.
+//!
+//! # Layout
+//! - [`open()`]: a path becomes a [`Root`](hv_common::Root); [`superblock`] is how it is recognised.
+//! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
+//! - [`dirs`]: where hv keeps things for this user.
+//!
+//! Every file read here may have been made by somebody hostile: lengths and offsets are checked
+//! before they are used, and memory is bounded by constants, not by what a file claims.
+#![forbid(unsafe_code)]
+
+pub mod dirs;
+pub mod open;
+pub mod superblock;
+
+pub use open::{OpenError, open};
