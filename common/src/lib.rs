@@ -5,6 +5,7 @@
 //! - [`sandbox`]: the traits [`Backend`] and [`Sandbox`] that every kind implements; [`exit`]: how a workload ended.
 //! - [`cgroup`]: control groups, v2, v1 and hybrid.
 //! - [`phase`]: named instants on one host clock.
+//! - [`state`]: what runs on this host, and how to clean up after it; [`procfs`]: what /proc says.
 //! - [`wire`]: what the monitor and hv-init say to each other.
 //! - [`sys`]: the only unsafe code of this crate.
 //!
@@ -14,9 +15,11 @@ pub mod cgroup;
 pub mod exit;
 pub mod kind;
 pub mod phase;
+pub mod procfs;
 pub mod root;
 pub mod sandbox;
 pub mod spec;
+pub mod state;
 pub mod sys;
 pub mod wire;
 

@@ -333,7 +333,7 @@ mod tests {
         let paths: Vec<PathBuf> = cgroup.paths().map(Path::to_owned).collect();
         cgroup.kill().unwrap();
         assert!(!child.wait().unwrap().success());
-        assert_eq!(cgroup.procs().unwrap(), []);
+        assert!(cgroup.procs().unwrap().is_empty());
         cgroup.remove().unwrap();
         assert!(paths.iter().all(|path| !path.exists()), "{paths:?}");
     }
