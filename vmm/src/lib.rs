@@ -1,1 +1,13 @@
-//! stub
+//! The microVM: a Linux guest on KVM vCPUs with as few devices as it needs.
+//!
+//! # Layout
+//! - [`device`]: the trait that every device implements, and the machine's own devices; [`bus`]: address to device;
+//!   [`event_loop`]: the thread that waits for all of them.
+//! - [`memory`]: where things are in the guest's address space, and how its memory is mapped.
+//! - [`end`]: how a machine ended.
+
+pub mod bus;
+pub mod device;
+pub mod end;
+pub mod event_loop;
+pub mod memory;

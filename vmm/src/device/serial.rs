@@ -1,0 +1,169 @@
+//! The serial console: an 8250 UART as the first COM port of a PC.
+//!
+//! What the guest writes is kept apart from the workload's output: the last of it in a ring, for
+//! messages about a guest that failed, and copied to the monitor's standard error when asked for.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use acpi_tables::{Aml, aml};
+use vm_superio::Trigger;
+use vm_superio::serial::NoEvents;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::{Device, Interrupt, Range};
+
+/// COM1's first port.
+const PORT: u16 = 0x3f8;
+/// COM1's interrupt.
+const GSI: u32 = 4;
+/// How much of the guest's output is kept, in bytes.
+const KEPT: usize = 16 * 1024;
+
+/// The last output of the guest's console. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Console(Arc<Mutex<Ring>>);
+
+#[derive(Debug)]
+struct Ring {
+    bytes: VecDeque<u8>,
+    echo: bool,
+}
+
+impl Console {
+    /// An empty console; `echo` copies all output to standard error.
+    pub fn new(echo: bool) -> Console {
+        Console(Arc::new(Mutex::new(Ring { bytes: VecDeque::new(), echo })))
+    }
+
+    /// The last output, at most [`KEPT`] bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.lock().bytes.iter().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Console {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let mut ring = self.lock();
+        let excess = (ring.bytes.len() + data.len()).saturating_sub(KEPT).min(ring.bytes.len());
+        ring.bytes.drain(..excess);
+        ring.bytes.extend(&data[data.len().saturating_sub(KEPT)..]);
+        if ring.echo {
+            // Nobody reads it any more: the guest must not notice.
+            let _ = io::stderr().write_all(data);
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The UART's interrupt line.
+struct Line(Arc<EventFd>);
+
+impl Trigger for Line {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// The UART.
+pub struct Serial {
+    uart: Mutex<vm_superio::Serial<Line, NoEvents, Console>>,
+    interrupt: Arc<EventFd>,
+}
+
+impl Serial {
+    /// COM1 with this console at its other end.
+    ///
+    /// # Errors
+    /// The host gives no eventfd.
+    pub fn new(console: Console) -> io::Result<Serial> {
+        let interrupt = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        let uart = vm_superio::Serial::new(Line(interrupt.clone()), console);
+        Ok(Serial { uart: Mutex::new(uart), interrupt })
+    }
+}
+
+impl Device for Serial {
+    fn name(&self) -> &str {
+        "serial0"
+    }
+
+    fn range(&self) -> Range {
+        Range::ports(PORT, 8)
+    }
+
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        // The UART is 8 bits wide: a wider access finds nobody, as on a bus without byte steering.
+        if let [byte] = data {
+            let mut uart = self.uart.lock().unwrap_or_else(PoisonError::into_inner);
+            *byte = uart.read(offset as u8);
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let [byte] = data {
+            let mut uart = self.uart.lock().unwrap_or_else(PoisonError::into_inner);
+            // Fails when the interrupt counter is full, and then the interrupt is pending anyway.
+            let _ = uart.write(offset as u8, *byte);
+        }
+    }
+
+    fn interrupt(&self) -> Option<Interrupt<'_>> {
+        Some(Interrupt { gsi: GSI, event: &self.interrupt })
+    }
+
+    fn aml(&self, dsdt: &mut Vec<u8>) {
+        let id = aml::EISAName::new("PNP0501");
+        let ports = aml::IO::new(PORT, PORT, 1, 8);
+        let interrupt = aml::Interrupt::new(true, true, false, false, GSI);
+        let resources = aml::ResourceTemplate::new(vec![&ports, &interrupt]);
+        let names = [
+            aml::Name::new("_HID".into(), &id),
+            aml::Name::new("_UID".into(), &aml::ZERO),
+            aml::Name::new("_CRS".into(), &resources),
+        ];
+        let [hid, uid, crs] = &names;
+        aml::Device::new("COM1".into(), vec![hid, uid, crs]).to_aml_bytes(dsdt);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn console_keeps_the_last_bytes_only() {
+        let mut console = Console::new(false);
+        console.write_all(&[b'a'; KEPT]).unwrap();
+        console.write_all(b"tail").unwrap();
+        let kept = console.bytes();
+        assert_eq!(kept.len(), KEPT);
+        assert!(kept.ends_with(b"atail"));
+        console.write_all(&vec![b'b'; 3 * KEPT]).unwrap();
+        assert_eq!(console.bytes(), vec![b'b'; KEPT]);
+    }
+
+    #[test]
+    fn guest_output_reaches_the_console_and_wide_accesses_do_nothing() {
+        let console = Console::new(false);
+        let serial = Serial::new(console.clone()).unwrap();
+        serial.write(0, b"h");
+        serial.write(0, b"i");
+        serial.write(0, b"no");
+        assert_eq!(console.bytes(), b"hi");
+        let mut status = [0xff];
+        serial.read(5, &mut status);
+        assert_eq!(status[0] & 0x20, 0x20, "transmitter empty");
+    }
+}

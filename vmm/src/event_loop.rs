@@ -1,0 +1,69 @@
+//! The one event loop of a machine: a thread that waits on all devices' events.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use event_manager::{EventManager, RemoteEndpoint, SubscriberOps};
+
+use crate::device::Subscriber;
+
+/// The thread and the way to end it. Dropping ends the thread and waits for it.
+pub struct EventLoop {
+    remote: RemoteEndpoint<Subscriber>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The event loop could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// epoll or eventfd.
+    #[error("cannot set up the event loop")]
+    Epoll(#[source] event_manager::Error),
+    /// No thread.
+    #[error("cannot start the event loop's thread")]
+    Thread(#[source] io::Error),
+}
+
+impl EventLoop {
+    /// Starts the thread with these subscribers.
+    ///
+    /// # Errors
+    /// The host gives no epoll instance, eventfd or thread.
+    pub fn start(subscribers: Vec<Subscriber>) -> Result<EventLoop, Error> {
+        // Few descriptors are ever ready at once; the default of 256 costs pages for nothing.
+        let mut manager = EventManager::<Subscriber>::new_with_capacity(32).map_err(Error::Epoll)?;
+        for subscriber in subscribers {
+            manager.add_subscriber(subscriber);
+        }
+        let remote = manager.remote_endpoint();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::Builder::new().name("events".into());
+        let run = move || while !stopped.load(Ordering::Acquire) && survives(manager.run()) {};
+        let thread = thread.spawn(run).map_err(Error::Thread)?;
+        Ok(EventLoop { remote, stop, thread: Some(thread) })
+    }
+}
+
+/// An interrupted wait is not an end; any other error of epoll is one, and would only repeat.
+fn survives(result: event_manager::Result<usize>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(event_manager::Error::Epoll(errno)) => errno.errno() == libc::EINTR,
+        Err(_) => false,
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let woken = self.remote.kick().is_ok();
+        if let (true, Some(thread)) = (woken, self.thread.take()) {
+            // A panic of a device has been reported by the panic hook already.
+            let _ = thread.join();
+        }
+    }
+}
