@@ -6,6 +6,7 @@
 //! - [`cgroup`]: control groups, v2, v1 and hybrid.
 //! - [`phase`]: named instants on one host clock.
 //! - [`state`]: what runs on this host, and how to clean up after it; [`procfs`]: what /proc says.
+//! - [`starter`]: turns the current process into the workload.
 //! - [`wire`]: what the monitor and hv-init say to each other.
 //! - [`sys`]: the only unsafe code of this crate.
 //!
@@ -20,6 +21,7 @@ pub mod root;
 pub mod sandbox;
 pub mod spec;
 pub mod state;
+pub mod starter;
 pub mod sys;
 pub mod wire;
 

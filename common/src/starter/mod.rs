@@ -1,0 +1,191 @@
+//! The starter: turns the current process into the workload, the same for every kind of sandbox.
+//!
+//! # Layout
+//! - [`Prepared::new`] runs before the fork: it looks everything up inside the root directory
+//!   (`identity` over `accounts`, `command`, `inside`) and allocates what the child needs.
+//! - [`Prepared::exec`] (`child`) runs after it: system calls alone, no allocation, no locks.
+//! - [`crate::sys::spawn::spawn`] puts a fork between the two.
+//!
+//! The root directory belongs to someone else: nothing of it is trusted, and no link leads out of it.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::thread::CapabilitySet;
+
+mod accounts;
+mod child;
+mod command;
+mod identity;
+mod inside;
+
+pub use child::{ExecFailure, Step};
+pub use identity::Identity;
+
+use crate::exit;
+use crate::spec::Process;
+use command::Command;
+
+/// What the workload may do beyond its user's rights.
+#[derive(Debug, Clone)]
+pub struct Privileges {
+    /// The capabilities that it and all its children may have; None: all that its user has.
+    pub capabilities: Option<CapabilitySet>,
+    /// No program it executes gains rights by set-user-id or file capabilities.
+    pub no_new_privs: bool,
+    /// A seccomp program, loaded last; empty: none. It must allow execve(2), and write(2) and
+    /// exit_group(2) for the report of a failure.
+    pub seccomp: Vec<libc::sock_filter>,
+    /// Set the supplementary groups. False only in a user namespace that denies setgroups(2).
+    pub set_groups: bool,
+    /// The signal that the process gets when the thread that made it ends.
+    pub parent_death_signal: Option<rustix::process::Signal>,
+}
+
+impl Privileges {
+    /// All that the user has: for a guest, where the VM is the wall, and for a bare process.
+    pub fn all() -> Privileges {
+        Privileges {
+            capabilities: None,
+            no_new_privs: false,
+            seccomp: Vec::new(),
+            set_groups: true,
+            parent_death_signal: None,
+        }
+    }
+
+    /// A container's: docker's 14 capabilities, no_new_privs, and this seccomp program.
+    pub fn container(seccomp: Vec<libc::sock_filter>) -> Privileges {
+        Privileges {
+            capabilities: Some(CONTAINER_CAPABILITIES),
+            no_new_privs: true,
+            seccomp,
+            ..Privileges::all()
+        }
+    }
+}
+
+/// The capabilities that a container keeps: the 14 that docker gives by default.
+pub const CONTAINER_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// A workload that cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Failure {
+    /// Operation and object, and what the user can do.
+    pub what: String,
+    /// The status hv exits with: 125, 126 or 127.
+    pub status: u8,
+    /// Why, when the kernel said so.
+    #[source]
+    pub source: Option<io::Error>,
+}
+
+impl Failure {
+    fn new(what: String, source: io::Error) -> Failure {
+        Failure { what, status: exit::HV_FAILED, source: Some(source) }
+    }
+
+    fn plain(what: String) -> Failure {
+        Failure { what, status: exit::HV_FAILED, source: None }
+    }
+
+    /// The kernel's error number; 0 when there is none.
+    pub fn errno(&self) -> i32 {
+        self.source.as_ref().and_then(io::Error::raw_os_error).unwrap_or(0)
+    }
+}
+
+/// A workload with all its details looked up, so that a child can become it without allocating.
+#[derive(Debug)]
+pub struct Prepared {
+    identity: Identity,
+    groups: Vec<rustix::process::Gid>,
+    command: Command,
+    cwd: CString,
+    terminal: bool,
+    privileges: Privileges,
+}
+
+impl Prepared {
+    /// Looks `process` up in the directory `root`, which becomes the child's root directory before
+    /// [`Prepared::exec`].
+    ///
+    /// The working directory and the program are only tried by the child: they may lie on a file
+    /// system that is mounted later.
+    ///
+    /// # Errors
+    /// A user or group that the root does not have, its account files cannot be read, or a string that
+    /// holds a NUL byte.
+    pub fn new(process: &Process, root: BorrowedFd<'_>, privileges: Privileges) -> Result<Prepared, Failure> {
+        let identity = Identity::resolve(process.user.as_deref(), root)?;
+        let command = Command::new(process, root, &identity.home)?;
+        let cwd = working_directory(process)?;
+        let groups = identity.groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
+        Ok(Prepared { identity, groups, command, cwd, terminal: process.terminal.is_some(), privileges })
+    }
+
+    /// Who the workload runs as.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Says in words what a child reported.
+    pub fn explain(&self, failure: ExecFailure) -> Failure {
+        let status = failure.status();
+        let source = Some(io::Error::from_raw_os_error(failure.errno));
+        let program = self.command.args.strings()[0].to_string_lossy();
+        let what = match failure.step {
+            Step::Exec if failure.errno == libc::ENOENT => {
+                let way = if program.contains('/') { "" } else { " along its PATH" };
+                format!("the image has no program `{program}`{way}")
+            }
+            Step::Exec => format!("cannot execute `{program}`"),
+            Step::Interpreter => {
+                format!("the image has `{program}`, but not the interpreter or loader that it names")
+            }
+            Step::Cwd => format!("cannot enter the working directory {:?}", self.cwd),
+            Step::CwdOutside => {
+                format!("the working directory {:?} lies outside the sandbox's root", self.cwd)
+            }
+            Step::User | Step::Groups => {
+                format!("cannot become user {}, group {}", self.identity.uid, self.identity.gid)
+            }
+            step => format!("cannot set the workload's {}", step.object()),
+        };
+        Failure { what, status, source }
+    }
+}
+
+fn working_directory(process: &Process) -> Result<CString, Failure> {
+    use std::os::unix::ffi::OsStrExt;
+    let cwd = match process.cwd.as_bytes() {
+        b"" => b"/",
+        cwd if cwd.starts_with(b"/") => cwd,
+        _ => {
+            let what = format!("the working directory {:?} is not absolute: start it with /", process.cwd);
+            return Err(Failure::plain(what));
+        }
+    };
+    CString::new(cwd)
+        .map_err(|_| Failure::plain(format!("the working directory {:?} holds a NUL byte", process.cwd)))
+}
+
+#[cfg(test)]
+mod tests;
