@@ -1,1 +1,115 @@
-fn main() {}
+//! Tasks of this repository, called as `cargo xtask TASK`.
+
+#![forbid(unsafe_code)]
+
+mod apt;
+mod cache;
+mod kernel;
+mod progress;
+mod rootfs;
+mod testbed;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+
+/// Exit status when the testbed itself failed, not the command in it.
+const TESTBED_FAILED: u8 = 125;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of this repository")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the tuned microVM kernel, or find it in the cache; prints the directory with vmlinux and bzImage
+    Kernel,
+    /// Make the demo image, or find it in the cache; prints the directory with demo/ and demo.{ext4,squashfs,erofs}
+    Image,
+    /// Run a command in the testbed: an emulated host with KVM, cgroup v2 and this tree's hv in its PATH
+    Testbed(TestbedArgs),
+}
+
+#[derive(Args)]
+struct TestbedArgs {
+    /// Counting mode: one instruction is one virtual nanosecond, so every clock counts instructions
+    #[arg(long)]
+    count: bool,
+    /// Processors of the emulated host (counting mode has one)
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// Memory of the emulated host, in MiB
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(512..))]
+    memory: u32,
+    /// A file to put into the testbed's PATH (may be repeated)
+    #[arg(long, value_name = "FILE")]
+    bin: Vec<PathBuf>,
+    /// An environment variable for the command (may be repeated)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    env: Vec<(String, String)>,
+    /// End the testbed after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Use the release programs, not the debug ones
+    #[arg(long)]
+    release: bool,
+    /// Use the programs as they are, without building them first
+    #[arg(long)]
+    no_build: bool,
+    /// The command and its arguments
+    #[arg(required = true, last = true)]
+    command: Vec<String>,
+}
+
+fn parse_variable(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').context("expected NAME=VALUE")?;
+    let valid = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts_with_digit = name.starts_with(|c: char| c.is_ascii_digit());
+    ensure!(
+        !name.is_empty() && name.chars().all(valid) && !starts_with_digit,
+        "{name:?} is not a variable's name"
+    );
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    let task = Cli::parse().task;
+    let on_error = if matches!(task, Task::Testbed(_)) { TESTBED_FAILED } else { 1 };
+    run(task).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(on_error)
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Kernel => println!("{}", kernel::tuned()?.display()),
+        Task::Image => println!("{}", rootfs::demo()?.display()),
+        Task::Testbed(args) => return run_in_testbed(args),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_in_testbed(args: TestbedArgs) -> Result<ExitCode> {
+    if !args.no_build {
+        testbed::build_programs(args.release)?;
+    }
+    let run = testbed::Run {
+        count: args.count,
+        cpus: args.cpus,
+        memory_mib: args.memory,
+        timeout: args.timeout.map(Duration::from_secs),
+        release: args.release,
+        extra: args.bin,
+        env: args.env,
+        command: args.command,
+    };
+    Ok(ExitCode::from(testbed::run(&run, testbed::Streams::inherited())?))
+}
