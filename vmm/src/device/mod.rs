@@ -8,6 +8,7 @@ pub mod mark;
 pub mod power;
 pub mod reset;
 pub mod serial;
+pub mod virtio;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};

@@ -1,11 +1,13 @@
-//! Guest memory: where it is ([`layout`]) and how it is mapped.
+//! Guest memory: where it is ([`layout`]), how it is mapped, and I/O straight on it ([`scatter`]).
 
 pub mod layout;
+pub mod scatter;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// The guest's physical memory as the monitor has it mapped. Cloning shares the mapping.
 pub type GuestMemory = GuestMemoryMmap<()>;
+
 /// A stretch of guest memory, contiguous in the monitor's address space. The guest may change its
 /// bytes at any moment, so it is never a `&[u8]`.
 pub type GuestSlice<'m> = vm_memory::VolatileSlice<'m, ()>;

@@ -1,0 +1,198 @@
+//! Virtio devices, as in the OASIS standard "Virtio 1.2", and the transports that carry them.
+//!
+//! # Layout
+//! - [`VirtioDevice`]: what a device is to everything else. It describes itself; nothing asks which it is.
+//! - [`queue`], [`chain`]: the split virtqueue from the device's side; buffers are validated when taken.
+//! - [`handshake`]: device status, feature negotiation, queue set-up: common to every transport.
+//! - [`mmio`]: the virtio-mmio register file over it.
+//! - [`interrupt`]: how a device interrupts its driver. [`events`]: a device in the event loop.
+//!
+//! # Assembly
+//! [`mmio::Transport::new`] makes a [`Device`](crate::device::Device) of the machine out of any
+//! [`VirtioDevice`]. All I/O runs on the event loop's thread; vCPU threads only come for registers.
+//!
+//! # The driver is hostile
+//! Whatever the guest writes, a device may break only for that guest: an invalid ring or chain makes the
+//! device `DEVICE_NEEDS_RESET` and idle until the driver resets it. No access panics, no event does an
+//! unbounded amount of work, and nothing that the guest sends makes the monitor allocate without bound.
+//! Tests named `bug_NN_*` stand for a class of bug that other monitors have had:
+//!
+//! | test | class | precedent |
+//! |---|---|---|
+//! | `bug_01_*` | queue registers writable after activation | CVE-2026-5747 |
+//! | `bug_02_*` | status written out of order, bits cleared, failed activation not shown | Firecracker 5818, Cloud Hypervisor 8295 |
+//! | `bug_03_*` | queue selector out of range | Cloud Hypervisor 7918 |
+//! | `bug_04_*` | access of wrong width, misaligned, unmapped | Cloud Hypervisor 8506 |
+//! | `bug_06_*` | available index runs ahead, descriptor cycle, index out of range, nested indirect | Firecracker 3149 |
+
+#![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod events;
+pub mod handshake;
+pub mod interrupt;
+pub mod mmio;
+pub mod queue;
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use interrupt::Interrupt;
+
+use crate::memory::GuestMemory;
+use queue::Virtqueue;
+
+/// What a virtio device is to transports, to the event loop and to the machine.
+///
+/// A device is driven from two threads, one at a time (it lives in a [`SharedDevice`]): a vCPU thread
+/// activates and resets it and reaches its configuration space; the event loop's thread calls
+/// [`VirtioDevice::handle`].
+pub trait VirtioDevice: Send {
+    /// What to call it in messages and listings, for example `block "root"`.
+    fn name(&self) -> &str;
+
+    /// The device type's number. Virtio 1.2, section 5.
+    fn device_type(&self) -> u32;
+
+    /// The device type's feature bits that this device offers. The transport adds those that concern
+    /// rings and transport.
+    fn features(&self) -> u64;
+
+    /// The largest size of each of its queues, powers of two. As many entries as queues; constant.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// The whole configuration space. Transports deal with offsets and widths.
+    fn config(&self) -> &[u8];
+
+    /// The driver wrote to the configuration space; the bytes are within [`VirtioDevice::config`].
+    fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
+
+    /// The driver is ready: takes over its queues. Called at most once between two resets.
+    ///
+    /// # Errors
+    /// A queue that the device needs was not set up, or a resource cannot be had. The transport then
+    /// shows `DEVICE_NEEDS_RESET`.
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
+
+    /// Back to the state before activation: lets go of queues and of all I/O under way, so that nothing
+    /// touches guest memory after it returns. Also called when not active.
+    fn reset(&mut self);
+
+    /// Descriptors, beside the queues' notifications, that the event loop watches for it, **edge
+    /// triggered** and for reading. They stay open and the same as long as the device lives.
+    fn sources(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+
+    /// Something happened. May come when not active, and spuriously.
+    ///
+    /// Does a bounded amount of work and answers [`Progress::More`] to be called again with the same
+    /// event after the other devices had their turn.
+    ///
+    /// # Errors
+    /// The driver broke a queue or the device cannot go on: it is marked `DEVICE_NEEDS_RESET` and left
+    /// alone until it is reset.
+    fn handle(&mut self, event: Event) -> Result<Progress, DeviceError>;
+}
+
+/// What woke a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The driver notified the queue of this index (or the device asked to be called again).
+    Queue(usize),
+    /// The descriptor at this index of [`VirtioDevice::sources`] became readable.
+    Source(usize),
+}
+
+/// How far [`VirtioDevice::handle`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing left to do until the next event.
+    Done,
+    /// Work is left; call again.
+    More,
+}
+
+/// What the driver has set up, handed to the device at `DRIVER_OK`.
+#[derive(Debug)]
+pub struct Activation {
+    /// Negotiated feature bits.
+    pub features: u64,
+    /// The guest's memory.
+    pub memory: GuestMemory,
+    /// To tell the driver about used buffers.
+    pub interrupt: Arc<Interrupt>,
+    /// By index; None where the driver left a queue alone.
+    pub queues: Vec<Option<Virtqueue>>,
+}
+
+impl Activation {
+    /// Takes the queue of this index, which the device cannot do without.
+    ///
+    /// # Errors
+    /// The driver did not set it up.
+    pub fn take_queue(&mut self, index: usize) -> Result<Virtqueue, ActivateError> {
+        self.queues.get_mut(index).and_then(Option::take).ok_or(ActivateError::QueueMissing { index })
+    }
+}
+
+/// Why a device could not be activated.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The driver went to `DRIVER_OK` without it.
+    #[error("queue {index} was not set up by the driver")]
+    QueueMissing {
+        /// Which.
+        index: usize,
+    },
+    /// Its size, alignment or addresses are not possible.
+    #[error("queue {index} was set up with {what}")]
+    QueueInvalid {
+        /// Which.
+        index: usize,
+        /// What about it.
+        what: &'static str,
+    },
+    /// The host refused something.
+    #[error("cannot {operation}")]
+    Host {
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a device cannot go on until it is reset.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The driver broke a queue.
+    #[error("queue {index} is broken")]
+    Queue {
+        /// Which.
+        index: usize,
+        /// How.
+        #[source]
+        source: queue::QueueError,
+    },
+    /// The host refused something that the device cannot do without.
+    #[error("cannot {operation}")]
+    Host {
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A device as its transport and its event subscriber hold it.
+pub type SharedDevice = Arc<Mutex<Box<dyn VirtioDevice>>>;
+
+/// Locks a device. A panic elsewhere under this lock does not take this thread down too: the device's
+/// own state may then be half-changed, which the driver sees as a misbehaving device.
+pub(crate) fn lock(device: &SharedDevice) -> MutexGuard<'_, Box<dyn VirtioDevice>> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
+}

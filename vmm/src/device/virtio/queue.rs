@@ -1,0 +1,151 @@
+//! The split virtqueue from the device's side. Virtio 1.2, section 2.7.
+//!
+//! The ring arithmetic is `virtio-queue`'s; this adds what a device needs around it: chains that are
+//! validated as a whole before the device sees them, an answer that tells an empty ring from a broken
+//! one, and interrupt suppression without the event index.
+
+use std::sync::atomic::Ordering;
+
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::chain::{Buffers, Chain};
+use super::{DeviceError, Interrupt};
+use crate::memory::GuestMemory;
+
+/// How the driver broke a queue.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// Indices or addresses of the ring are impossible.
+    #[error("the ring is invalid")]
+    Ring(#[source] virtio_queue::Error),
+    /// A chain has no end, or a descriptor that is not in the table or has bad flags.
+    #[error("the chain at descriptor {head} is malformed")]
+    Chain {
+        /// The chain's first descriptor.
+        head: u16,
+    },
+    /// A buffer is not in guest memory.
+    #[error("a buffer of the chain at descriptor {head} is outside guest memory")]
+    Address {
+        /// The chain's first descriptor.
+        head: u16,
+    },
+}
+
+/// One activated queue.
+#[derive(Debug)]
+pub struct Virtqueue {
+    index: usize,
+    queue: Queue,
+}
+
+impl Virtqueue {
+    /// Wraps a queue that has been found valid. `index` is the queue's number in its device.
+    pub(super) fn new(index: usize, queue: Queue) -> Self {
+        Virtqueue { index, queue }
+    }
+
+    /// The queue's number in its device.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Where the device stands in the rings, to be saved.
+    pub fn state(&self) -> QueueState {
+        self.queue.state()
+    }
+
+    /// Takes the next chain; None when the driver has made no more available.
+    ///
+    /// # Errors
+    /// The ring or the chain is invalid; the queue is of no use any more.
+    pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, DeviceError> {
+        let index = self.index;
+        self.next_chain(memory).map_err(|source| DeviceError::Queue { index, source })
+    }
+
+    fn next_chain<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, QueueError> {
+        let longest = usize::from(self.queue.size());
+        let mut available = self.queue.iter(memory).map_err(QueueError::Ring)?;
+        // The ring itself was found to be in guest memory at activation, so this is "empty".
+        let Some(descriptors) = available.next() else { return Ok(None) };
+        let head = descriptors.head_index();
+        let mut chain = Chain { head, readable: Buffers::default(), writable: Buffers::default() };
+        let mut count = 0;
+        // An iterator that meets a cycle, an index out of the table or an unreadable descriptor just
+        // ends, so a chain is whole only if its last descriptor says that it is the last.
+        let mut whole = false;
+        for descriptor in descriptors {
+            count += 1;
+            whole = !descriptor.has_next();
+            let side = if descriptor.is_write_only() { &mut chain.writable } else { &mut chain.readable };
+            if !side.push(memory, descriptor.addr(), descriptor.len() as usize) {
+                return Err(QueueError::Address { head });
+            }
+            let out_of_order = !descriptor.is_write_only() && !chain.writable.is_empty();
+            if count > longest || out_of_order {
+                return Err(QueueError::Chain { head });
+            }
+        }
+        if whole { Ok(Some(chain)) } else { Err(QueueError::Chain { head }) }
+    }
+
+    /// Gives back the chain that was just taken, to be taken again.
+    pub fn undo_pop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Hands a chain back to the driver, `written` bytes of it written.
+    ///
+    /// # Errors
+    /// The ring cannot be written.
+    pub fn add_used(&mut self, memory: &GuestMemory, head: u16, written: u32) -> Result<(), DeviceError> {
+        let result = self.queue.add_used(memory, head, written);
+        self.ring(result)
+    }
+
+    /// Interrupts the driver if it wants to hear about what was handed back since the last call.
+    ///
+    /// # Errors
+    /// The ring cannot be read.
+    pub fn signal(&mut self, memory: &GuestMemory, interrupt: &Interrupt) -> Result<(), DeviceError> {
+        let result = self.queue.needs_notification(memory);
+        if self.ring(result)? && !self.interrupts_suppressed(memory) {
+            interrupt.signal_queue(self.index);
+        }
+        Ok(())
+    }
+
+    /// Without the event index, a flag in the available ring asks for no interrupts.
+    fn interrupts_suppressed(&self, memory: &GuestMemory) -> bool {
+        !self.queue.event_idx_enabled()
+            && memory
+                .load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Acquire)
+                .is_ok_and(|flags| u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT != 0)
+    }
+
+    /// Asks the driver to notify when it makes the next chain available. True if one is there already, so
+    /// that no notification may come for it.
+    ///
+    /// # Errors
+    /// The ring cannot be written.
+    pub fn enable_notification(&mut self, memory: &GuestMemory) -> Result<bool, DeviceError> {
+        let result = self.queue.enable_notification(memory);
+        self.ring(result)
+    }
+
+    /// Asks the driver not to notify: the device is looking at the ring anyway, or has no use for it.
+    ///
+    /// # Errors
+    /// The ring cannot be written.
+    pub fn disable_notification(&mut self, memory: &GuestMemory) -> Result<(), DeviceError> {
+        let result = self.queue.disable_notification(memory);
+        self.ring(result)
+    }
+
+    fn ring<T>(&self, result: Result<T, virtio_queue::Error>) -> Result<T, DeviceError> {
+        result.map_err(|error| DeviceError::Queue { index: self.index, source: QueueError::Ring(error) })
+    }
+}
