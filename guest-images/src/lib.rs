@@ -9,8 +9,21 @@
 //! before they are used, and memory is bounded by constants, not by what a file claims.
 #![forbid(unsafe_code)]
 
+mod compression;
 pub mod dirs;
+mod draft;
+pub mod kernel;
 pub mod open;
 pub mod superblock;
 
 pub use open::{OpenError, open};
+
+/// Bytes as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
