@@ -27,12 +27,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod chain;
 pub mod events;
 pub mod handshake;
 pub mod interrupt;
 pub mod mmio;
 pub mod queue;
+pub mod rng;
+#[cfg(test)]
+mod testing;
 
 use std::io;
 use std::os::fd::RawFd;

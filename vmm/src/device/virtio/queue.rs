@@ -11,7 +11,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::{Buffers, Chain};
-use super::{DeviceError, Interrupt};
+use super::{DeviceError, Interrupt, Progress};
 use crate::memory::GuestMemory;
 
 /// How the driver broke a queue.
@@ -34,17 +34,24 @@ pub enum QueueError {
     },
 }
 
+/// What one call of [`Virtqueue::serve`] may move before the other devices have their turn, in bytes.
+const BUDGET: usize = 16 << 20;
+/// What a chain counts beside its buffers.
+const CHAIN_COST: usize = 4096;
+
 /// One activated queue.
 #[derive(Debug)]
 pub struct Virtqueue {
     index: usize,
     queue: Queue,
+    /// Chains were handed back since the driver was last told.
+    news: bool,
 }
 
 impl Virtqueue {
     /// Wraps a queue that has been found valid. `index` is the queue's number in its device.
     pub(super) fn new(index: usize, queue: Queue) -> Self {
-        Virtqueue { index, queue }
+        Virtqueue { index, queue, news: false }
     }
 
     /// The queue's number in its device.
@@ -102,6 +109,7 @@ impl Virtqueue {
     /// # Errors
     /// The ring cannot be written.
     pub fn add_used(&mut self, memory: &GuestMemory, head: u16, written: u32) -> Result<(), DeviceError> {
+        self.news = true;
         let result = self.queue.add_used(memory, head, written);
         self.ring(result)
     }
@@ -111,6 +119,9 @@ impl Virtqueue {
     /// # Errors
     /// The ring cannot be read.
     pub fn signal(&mut self, memory: &GuestMemory, interrupt: &Interrupt) -> Result<(), DeviceError> {
+        if !std::mem::take(&mut self.news) {
+            return Ok(());
+        }
         let result = self.queue.needs_notification(memory);
         if self.ring(result)? && !self.interrupts_suppressed(memory) {
             interrupt.signal_queue(self.index);
@@ -143,6 +154,37 @@ impl Virtqueue {
     pub fn disable_notification(&mut self, memory: &GuestMemory) -> Result<(), DeviceError> {
         let result = self.queue.disable_notification(memory);
         self.ring(result)
+    }
+
+    /// Takes chains and hands them back, each with what `handle` says it wrote, until the ring is empty
+    /// (and notifications are on) or it was enough for one turn.
+    ///
+    /// # Errors
+    /// The ring or a chain is invalid.
+    pub fn serve(
+        &mut self,
+        memory: &GuestMemory,
+        interrupt: &Interrupt,
+        mut handle: impl FnMut(Chain) -> u32,
+    ) -> Result<Progress, DeviceError> {
+        let mut spent = 0;
+        loop {
+            self.disable_notification(memory)?;
+            while let Some(chain) = self.pop(memory)? {
+                spent += CHAIN_COST + chain.readable.len() + chain.writable.len();
+                let head = chain.head;
+                let written = handle(chain);
+                self.add_used(memory, head, written)?;
+                if spent >= BUDGET {
+                    self.signal(memory, interrupt)?;
+                    return Ok(Progress::More);
+                }
+            }
+            self.signal(memory, interrupt)?;
+            if !self.enable_notification(memory)? {
+                return Ok(Progress::Done);
+            }
+        }
     }
 
     fn ring<T>(&self, result: Result<T, virtio_queue::Error>) -> Result<T, DeviceError> {

@@ -1,0 +1,360 @@
+//! A driver for tests: rings in real guest memory, registers and event loop as a machine has them.
+
+use std::collections::HashMap;
+
+use event_manager::{EventManager, SubscriberOps};
+use proptest::prelude::*;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::VirtioDevice;
+use super::handshake::status;
+use super::mmio::{Place, QUEUE_NOTIFY, Transport};
+use crate::device::{Device, Subscriber};
+use crate::memory::GuestMemory;
+
+pub const MEMORY: u64 = 64 << 20;
+const BUFFERS: u64 = 1 << 20;
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+
+/// A buffer of a request: bytes for the device, or room for bytes from it.
+pub enum Buffer {
+    Out(Vec<u8>),
+    In(usize),
+}
+
+/// A request that came back.
+#[derive(Debug)]
+pub struct Used {
+    pub written: u32,
+    /// All `In` buffers, one after the other.
+    pub bytes: Vec<u8>,
+}
+
+pub struct Rig {
+    pub memory: GuestMemory,
+    pub transport: Transport,
+    events: EventManager<Subscriber>,
+    queues: Vec<DriverQueue>,
+    next_buffer: u64,
+}
+
+struct DriverQueue {
+    size: u16,
+    descriptors: u64,
+    available: u64,
+    used: u64,
+    next_available: u16,
+    next_used: u16,
+    free: Vec<u16>,
+    outstanding: HashMap<u16, (Vec<u16>, Vec<(u64, usize)>)>,
+}
+
+impl DriverQueue {
+    fn new(index: u64, size: u16) -> Self {
+        let base = 0x1000 + index * 0x8000;
+        DriverQueue {
+            size,
+            descriptors: base,
+            available: base + 0x4000,
+            used: base + 0x6000,
+            next_available: 0,
+            next_used: 0,
+            free: (0..size).rev().collect(),
+            outstanding: HashMap::new(),
+        }
+    }
+}
+
+impl Rig {
+    /// A device that no driver has touched.
+    pub fn untouched(device: Box<dyn VirtioDevice>) -> Rig {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+        let transport = Transport::new(device, Place::nth(0).unwrap(), memory.clone()).unwrap();
+        let mut events = EventManager::new().unwrap();
+        events.add_subscriber(transport.subscriber().unwrap());
+        Rig { memory, transport, events, queues: Vec::new(), next_buffer: BUFFERS }
+    }
+
+    /// A device that is live, with all that it offers.
+    pub fn new(device: Box<dyn VirtioDevice>) -> Rig {
+        Rig::with_features(device, u64::MAX)
+    }
+
+    pub fn with_features(device: Box<dyn VirtioDevice>, mask: u64) -> Rig {
+        let mut rig = Rig::untouched(device);
+        rig.start(mask);
+        assert_eq!(rig.status(), live());
+        rig
+    }
+
+    /// The whole initialisation, Virtio 1.2, section 3.1.1.
+    pub fn start(&mut self, mask: u64) {
+        self.negotiate(mask);
+        self.set_up_queues();
+        self.write(0x70, live().into());
+    }
+
+    pub fn negotiate(&mut self, mask: u64) {
+        self.write(0x70, 0);
+        self.write(0x70, 1);
+        self.write(0x70, 3);
+        for page in 0..2 {
+            self.write(0x14, page);
+            let offered = self.read(0x10);
+            self.write(0x24, page);
+            self.write(0x20, offered & (mask >> (32 * page)) as u32);
+        }
+        self.write(0x70, 11);
+    }
+
+    pub fn set_up_queues(&mut self) {
+        self.queues.clear();
+        for index in 0.. {
+            self.write(0x30, index);
+            let size = self.read(0x34);
+            if size == 0 {
+                break;
+            }
+            let queue = DriverQueue::new(index.into(), size as u16);
+            self.memory.write_slice(&[0; 0x4000], GuestAddress(queue.available)).unwrap();
+            self.write(0x38, size);
+            for (register, address) in
+                [(0x80, queue.descriptors), (0x90, queue.available), (0xa0, queue.used)]
+            {
+                self.write(register, address as u32);
+                self.write(register + 4, (address >> 32) as u32);
+            }
+            self.write(0x44, 1);
+            self.queues.push(queue);
+        }
+    }
+
+    pub fn read(&self, offset: u64) -> u32 {
+        let mut word = [0; 4];
+        self.transport.read(offset, &mut word);
+        u32::from_le_bytes(word)
+    }
+
+    pub fn write(&self, offset: u64, value: u32) {
+        self.transport.write(offset, &value.to_le_bytes());
+    }
+
+    pub fn status(&self) -> u8 {
+        self.read(0x70) as u8
+    }
+
+    pub fn failed(&self) -> bool {
+        self.status() & status::DEVICE_NEEDS_RESET != 0
+    }
+
+    /// How often the guest has been interrupted since the last call.
+    pub fn interrupts(&self) -> u64 {
+        self.transport.interrupt().unwrap().event.read().unwrap_or(0)
+    }
+
+    /// Makes a request available, without a notification.
+    pub fn submit(&mut self, queue: usize, buffers: &[Buffer]) -> u16 {
+        let ring = &mut self.queues[queue];
+        let chain: Vec<u16> = buffers.iter().map(|_| ring.free.pop().unwrap()).collect();
+        let mut incoming = Vec::new();
+        for (at, buffer) in buffers.iter().enumerate() {
+            let (len, write) = match buffer {
+                Buffer::Out(bytes) => (bytes.len(), 0),
+                Buffer::In(len) => (*len, WRITE),
+            };
+            if self.next_buffer + len as u64 > MEMORY {
+                self.next_buffer = BUFFERS;
+            }
+            let address = self.next_buffer;
+            self.next_buffer += len as u64;
+            match buffer {
+                Buffer::Out(bytes) => self.memory.write_slice(bytes, GuestAddress(address)).unwrap(),
+                Buffer::In(_) => incoming.push((address, len)),
+            }
+            let next = chain.get(at + 1).copied();
+            let flags = write | if next.is_some() { NEXT } else { 0 };
+            let descriptor = Descriptor { address, len: len as u32, flags, next: next.unwrap_or(0) };
+            descriptor.store(&self.memory, ring.descriptors + 16 * u64::from(chain[at]));
+        }
+        let head = chain[0];
+        ring.outstanding.insert(head, (chain, incoming));
+        self.make_available(queue, head);
+        head
+    }
+
+    /// Puts a descriptor index in the available ring.
+    pub fn make_available(&mut self, queue: usize, head: u16) {
+        let ring = &mut self.queues[queue];
+        let slot = ring.available + 4 + 2 * u64::from(ring.next_available % ring.size);
+        self.memory.write_obj(head, GuestAddress(slot)).unwrap();
+        ring.next_available = ring.next_available.wrapping_add(1);
+        self.memory.write_obj(ring.next_available, GuestAddress(ring.available + 2)).unwrap();
+    }
+
+    pub fn kick(&mut self, queue: usize) {
+        self.write(QUEUE_NOTIFY, queue as u32);
+        self.run();
+    }
+
+    /// Runs the event loop until nothing is left to do; fails when it never ends.
+    pub fn run(&mut self) {
+        for _ in 0..10_000 {
+            if self.events.run_with_timeout(0).unwrap() == 0 {
+                return;
+            }
+        }
+        panic!("the device keeps the event loop busy");
+    }
+
+    /// One request, to the end.
+    pub fn request(&mut self, queue: usize, buffers: &[Buffer]) -> Used {
+        self.submit(queue, buffers);
+        self.kick(queue);
+        self.used(queue).expect("the request was not answered")
+    }
+
+    /// The next request that came back.
+    pub fn used(&mut self, queue: usize) -> Option<Used> {
+        let ring = &mut self.queues[queue];
+        let index: u16 = self.memory.read_obj(GuestAddress(ring.used + 2)).unwrap();
+        if index == ring.next_used {
+            return None;
+        }
+        let slot = ring.used + 4 + 8 * u64::from(ring.next_used % ring.size);
+        let [head, written]: [u32; 2] = self.memory.read_obj(GuestAddress(slot)).unwrap();
+        ring.next_used = ring.next_used.wrapping_add(1);
+        // "Interrupt me for the next": `used_event`, behind the available ring.
+        let used_event = ring.available + 4 + 2 * u64::from(ring.size);
+        self.memory.write_obj(ring.next_used, GuestAddress(used_event)).unwrap();
+        let (chain, incoming) = ring.outstanding.remove(&(head as u16)).expect("used, but not available");
+        ring.free.extend(chain);
+        let mut bytes = Vec::new();
+        for (address, len) in incoming {
+            let at = bytes.len();
+            bytes.resize(at + len, 0);
+            self.memory.read_slice(&mut bytes[at..], GuestAddress(address)).unwrap();
+        }
+        Some(Used { written, bytes })
+    }
+
+    /// Guest address of a descriptor.
+    pub fn descriptor(&self, queue: usize, index: u16) -> u64 {
+        self.queues[queue].descriptors + 16 * u64::from(index)
+    }
+
+    /// Guest address of the available ring.
+    pub fn available(&self, queue: usize) -> u64 {
+        self.queues[queue].available
+    }
+
+    /// Does what a hostile guest does; afterwards the device must still come up for a sane driver.
+    pub fn survive(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Register(offset, value) => self.transport.write(*offset, value),
+                Action::Read(offset, len) => self.transport.read(*offset, &mut vec![0; *len]),
+                Action::Descriptor(queue, index, descriptor) => {
+                    descriptor.store(&self.memory, self.descriptor(*queue, *index));
+                }
+                Action::Indirect(index, descriptor) => {
+                    descriptor.store(&self.memory, BUFFERS + 16 * u64::from(*index));
+                }
+                Action::Bytes(address, bytes) => {
+                    self.memory.write_slice(bytes, GuestAddress(*address)).unwrap();
+                }
+                Action::Available(queue, head) => self.make_available(*queue, *head),
+                Action::Jump(queue, index) => {
+                    self.memory.write_obj(*index, GuestAddress(self.available(*queue) + 2)).unwrap();
+                    self.queues[*queue].next_available = *index;
+                }
+                Action::Kick(queue) => self.kick(*queue),
+            }
+        }
+        self.run();
+        self.start(u64::MAX);
+        assert_eq!(self.status(), live(), "does not come up any more");
+        self.run();
+    }
+}
+
+/// All of the driver's status bits of a live device.
+pub fn live() -> u8 {
+    status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK
+}
+
+#[derive(Debug, Clone)]
+pub struct Descriptor {
+    pub address: u64,
+    pub len: u32,
+    pub flags: u16,
+    pub next: u16,
+}
+
+impl Descriptor {
+    pub fn store(&self, memory: &GuestMemory, at: u64) {
+        memory.write_obj(self.address, GuestAddress(at)).unwrap();
+        memory.write_obj(self.len, GuestAddress(at + 8)).unwrap();
+        memory.write_obj([self.flags, self.next], GuestAddress(at + 12)).unwrap();
+    }
+}
+
+/// One thing that a hostile guest does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    Register(u64, Vec<u8>),
+    Read(u64, usize),
+    Descriptor(usize, u16, Descriptor),
+    Indirect(u16, Descriptor),
+    Bytes(u64, Vec<u8>),
+    Available(usize, u16),
+    Jump(usize, u16),
+    Kick(usize),
+}
+
+fn address() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => (0..64u64).prop_map(|n| BUFFERS + 64 * n),
+        1 => 0..MEMORY,
+        1 => (0..64u64).prop_map(|n| MEMORY - n),
+        1 => any::<u64>(),
+    ]
+}
+
+fn descriptor() -> impl Strategy<Value = Descriptor> {
+    let len = prop_oneof![4 => 0..600u32, 2 => (0..8u32).prop_map(|n| 16 * n), 1 => any::<u32>()];
+    let flags = prop_oneof![3 => Just(NEXT), 2 => Just(0), 2 => Just(WRITE), 3 => Just(NEXT | WRITE),
+        1 => Just(INDIRECT), 1 => any::<u16>()];
+    let next = prop_oneof![6 => 0..8u16, 1 => any::<u16>()];
+    (address(), len, flags, next).prop_map(|(address, len, flags, next)| Descriptor {
+        address,
+        len,
+        flags,
+        next,
+    })
+}
+
+/// What a hostile guest does to a device with this many queues.
+pub fn hostile(queues: usize) -> impl Strategy<Value = Vec<Action>> {
+    let queue = move || 0..queues;
+    let status = prop_oneof![Just(0u8), Just(15), Just(11), any::<u8>()];
+    let value = prop_oneof![
+        any::<[u8; 4]>().prop_map(Vec::from),
+        (0..40u32).prop_map(|value| value.to_le_bytes().to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..9),
+    ];
+    let action = prop_oneof![
+        2 => (0..0x200u64, value).prop_map(|(offset, value)| Action::Register(offset, value)),
+        1 => status.prop_map(|s| Action::Register(0x70, vec![s, 0, 0, 0])),
+        1 => (any::<u64>(), 0..9usize).prop_map(|(offset, len)| Action::Read(offset, len)),
+        8 => (queue(), 0..8u16, descriptor()).prop_map(|(q, i, d)| Action::Descriptor(q, i, d)),
+        2 => (0..8u16, descriptor()).prop_map(|(i, d)| Action::Indirect(i, d)),
+        2 => (0..256u64, proptest::collection::vec(any::<u8>(), 1..64))
+            .prop_map(|(at, bytes)| Action::Bytes(BUFFERS + 16 * at, bytes)),
+        6 => (queue(), 0..9u16).prop_map(|(q, head)| Action::Available(q, head)),
+        1 => (queue(), any::<u16>()).prop_map(|(q, index)| Action::Jump(q, index)),
+        4 => queue().prop_map(Action::Kick),
+    ];
+    proptest::collection::vec(action, 1..40)
+}
