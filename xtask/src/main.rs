@@ -7,6 +7,7 @@ mod cache;
 mod kernel;
 mod progress;
 mod rootfs;
+mod test;
 mod testbed;
 mod workspace;
 
@@ -19,6 +20,8 @@ use clap::{Args, Parser, Subcommand};
 
 /// Exit status when the testbed itself failed, not the command in it.
 const TESTBED_FAILED: u8 = 125;
+/// Exit status when `--timeout` was reached, as of the program `timeout`.
+const TIMED_OUT: u8 = 124;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tasks of this repository")]
@@ -33,6 +36,8 @@ enum Task {
     Kernel,
     /// Make the demo image, or find it in the cache; prints the directory with demo/ and demo.{ext4,squashfs,erofs}
     Image,
+    /// Run everything that CI runs: format, clippy, docs, unit tests, whole-program tests here and in the testbed
+    Test,
     /// Run a command in the testbed: an emulated host with KVM, cgroup v2 and this tree's hv in its PATH
     Testbed(TestbedArgs),
 }
@@ -81,9 +86,14 @@ fn parse_variable(text: &str) -> Result<(String, String)> {
 
 fn main() -> ExitCode {
     let task = Cli::parse().task;
-    let on_error = if matches!(task, Task::Testbed(_)) { TESTBED_FAILED } else { 1 };
+    let in_testbed = matches!(task, Task::Testbed(_));
     run(task).unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
+        let on_error = match in_testbed {
+            true if error.is::<testbed::TimeUp>() => TIMED_OUT,
+            true => TESTBED_FAILED,
+            false => 1,
+        };
         ExitCode::from(on_error)
     })
 }
@@ -92,6 +102,7 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Kernel => println!("{}", kernel::tuned()?.display()),
         Task::Image => println!("{}", rootfs::demo()?.display()),
+        Task::Test => return test::run(),
         Task::Testbed(args) => return run_in_testbed(args),
     }
     Ok(ExitCode::SUCCESS)

@@ -60,6 +60,11 @@ impl Host {
         self.dir.join("bzImage")
     }
 
+    /// The directory `lib/modules/<version>` of that kernel.
+    pub fn modules(&self) -> PathBuf {
+        self.dir.join("modules")
+    }
+
     /// The kernel's version, as `uname -r` prints it.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+pub use self::drive::quoted;
+pub use self::qemu::TimeUp;
 use crate::{apt, cache, workspace};
 
 /// One run of one command in the testbed.

@@ -72,6 +72,18 @@ pub fn run(host: &Host, disk: &Path, run: &Run, streams: Streams, dir: &Path) ->
     code
 }
 
+/// The time that the caller gave was up.
+#[derive(Debug)]
+pub struct TimeUp(Duration);
+
+impl std::fmt::Display for TimeUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the command did not end within {} s", self.0.as_secs())
+    }
+}
+
+impl std::error::Error for TimeUp {}
+
 /// The status that the command ended with.
 fn wait(events: &Receiver<Event>, timeout: Option<Duration>) -> Result<u8> {
     let started = Instant::now();
@@ -84,9 +96,7 @@ fn wait(events: &Receiver<Event>, timeout: Option<Duration>) -> Result<u8> {
         let event = match limit {
             Some(limit) => match events.recv_timeout(limit.saturating_sub(started.elapsed())) {
                 Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) if running => {
-                    bail!("the command did not end within {} s", limit.as_secs())
-                }
+                Err(RecvTimeoutError::Timeout) if running => return Err(TimeUp(limit).into()),
                 Err(RecvTimeoutError::Timeout) => {
                     bail!("the testbed did not boot within {} s", limit.as_secs())
                 }
@@ -148,7 +158,11 @@ fn drain(mut port: UnixStream, mut to: Box<dyn Write + Send>) -> JoinHandle<()> 
     })
 }
 
+/// Adds the end of a log to an error, unless the log has nothing to do with it.
 fn with_tail(error: anyhow::Error, whose: &str, log: &Path) -> anyhow::Error {
+    if error.is::<TimeUp>() {
+        return error;
+    }
     let text = std::fs::read(log).unwrap_or_default();
     let text = tail(&text, CONSOLE_TAIL_LINES);
     if text.is_empty() { error } else { anyhow!("{error:#}; end of the log of {whose}:\n{text}") }
