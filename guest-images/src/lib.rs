@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`open()`]: a path becomes a [`Root`](hv_common::Root); [`superblock`] is how it is recognised.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
+//! - [`modules`]: which kernel modules a guest needs; [`initramfs`]: what a guest starts from.
 //! - [`dirs`]: where hv keeps things for this user.
 //!
 //! Every file read here may have been made by somebody hostile: lengths and offsets are checked
@@ -12,7 +13,9 @@
 mod compression;
 pub mod dirs;
 mod draft;
+pub mod initramfs;
 pub mod kernel;
+pub mod modules;
 pub mod open;
 pub mod superblock;
 

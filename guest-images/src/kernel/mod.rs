@@ -5,7 +5,7 @@
 
 mod bzimage;
 mod cache;
-mod elf;
+pub(crate) mod elf;
 mod error;
 mod scan;
 mod unpack;
