@@ -6,6 +6,7 @@
 //! - [`cgroup`]: control groups, v2, v1 and hybrid.
 //! - [`phase`]: named instants on one host clock.
 //! - [`state`]: what runs on this host, and how to clean up after it; [`procfs`]: what /proc says.
+//! - [`seccomp`]: system-call filters.
 //! - [`starter`]: turns the current process into the workload.
 //! - [`wire`]: what the monitor and hv-init say to each other.
 //! - [`sys`]: the only unsafe code of this crate.
@@ -19,9 +20,10 @@ pub mod phase;
 pub mod procfs;
 pub mod root;
 pub mod sandbox;
+pub mod seccomp;
 pub mod spec;
-pub mod state;
 pub mod starter;
+pub mod state;
 pub mod sys;
 pub mod wire;
 

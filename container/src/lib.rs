@@ -1,1 +1,29 @@
-//! stub
+//! The container: namespaces, mounts, the ordered plan; and the bare process.
+//!
+//! # Layout
+//! - [`Namespaces`] (`namespaces`): the recipe of a start; [`Bare`] (`bare`): the baseline without a wall.
+//! - `plan`: spec and [`host`](self) facts become an ordered list of steps; `step`: what a step is, in words.
+//! - `image`, `loop_device`: an image becomes a mount; `idmap`: ids of a user namespace.
+//! - `spawn`: one clone3, the monitor's part; `inside`: the child's part: `apply` (one step), `mount`,
+//!   `terminal`, and `init`, PID 1 while the workload runs. `report`: what it tells the monitor.
+//! - `sandbox`: a running container.
+//! - `sys`: system calls that rustix does not have.
+
+mod bare;
+mod error;
+mod host;
+mod idmap;
+mod image;
+mod inside;
+mod loop_device;
+mod namespaces;
+mod plan;
+mod report;
+mod sandbox;
+mod spawn;
+mod step;
+mod sys;
+
+pub use bare::Bare;
+pub use error::Error;
+pub use namespaces::Namespaces;

@@ -1,0 +1,64 @@
+//! PID 1 once the workload runs: reap, pass signals on, tell how the workload ended.
+
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Signal, WaitOptions};
+use rustix::thread::{CapabilitySet, CapabilitySets, Pid};
+
+use crate::sys;
+
+/// The signal by which the monitor says which signal the workload is to get: it comes with a value,
+/// so that those that nobody can catch can be passed on too.
+pub(crate) const CARRIER: i32 = 64;
+
+/// Runs until the workload has ended. With PID 1 the kernel ends every other process of the container.
+pub(super) fn run(status: &OwnedFd, workload: Pid) -> ! {
+    if shed(status).is_err() {
+        sys::exit_now(1);
+    }
+    loop {
+        let Ok(taken) = sys::next_signal() else { continue };
+        match taken.signal {
+            libc::SIGCHLD => {
+                if let Some(ended) = reap(workload) {
+                    // Its number is 0 since `shed`; if the monitor is gone, nobody wants to know.
+                    let _ = rustix::io::write(rustix::stdio::stdin(), &ended.to_le_bytes());
+                    sys::exit_now(0);
+                }
+            }
+            // From a process of the container: not an order.
+            _ if taken.sender != 0 => {}
+            CARRIER => pass_on(workload, taken.value.unwrap_or(0)),
+            signal => pass_on(workload, signal),
+        }
+    }
+}
+
+/// Keeps the status pipe, as descriptor 0, and the right to signal any user's process; nothing else.
+fn shed(status: &OwnedFd) -> Result<(), rustix::io::Errno> {
+    sys::keep_only(status)?;
+    let only = CapabilitySet::KILL;
+    let sets = CapabilitySets { effective: only, permitted: only, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets)?;
+    rustix::thread::set_no_new_privs(true)
+}
+
+/// Takes every process that has ended; the wait status of the workload if it is among them.
+fn reap(workload: Pid) -> Option<i32> {
+    let mut ended = None;
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if pid == workload {
+            ended = Some(status.as_raw());
+        }
+    }
+    ended
+}
+
+fn pass_on(workload: Pid, signal: i32) {
+    if (1..=64).contains(&signal) {
+        // SAFETY: the number is that of a signal; it is sent to another process.
+        let signal = unsafe { Signal::from_raw_unchecked(signal) };
+        // The workload has just ended: then its status is on its way.
+        let _ = rustix::process::kill_process(workload, signal);
+    }
+}

@@ -1,0 +1,99 @@
+//! The container backend: the recipe of a start.
+
+use hv_common::cgroup::Cgroup;
+use hv_common::starter::{Prepared, Privileges};
+use hv_common::{Backend, Kind, Phase, Sandbox, Spec, StartError, Stdio, Timeline, seccomp};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::sandbox::Container;
+use crate::spawn::Start;
+use crate::step::Step;
+use crate::{image, plan};
+
+/// Starts containers: namespaces and cgroups on the host's kernel.
+///
+/// The thread that starts a container must live as long as the container: the kernel ends the
+/// container when that thread ends.
+#[derive(Debug, Default)]
+pub struct Namespaces(());
+
+impl Namespaces {
+    /// The backend. It holds nothing: each start looks at the host anew.
+    pub fn new() -> Namespaces {
+        Namespaces(())
+    }
+}
+
+impl Backend for Namespaces {
+    fn kind(&self) -> Kind {
+        Kind::Ctr
+    }
+
+    fn plan(&self, spec: &Spec) -> Vec<String> {
+        match Host::detect().and_then(|host| Ok((steps(spec, &host)?, host))) {
+            Ok((steps, host)) => describe(spec, &host, &steps),
+            Err(error) => vec![format!("stop: {error}")],
+        }
+    }
+
+    fn start(&self, spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Box<dyn Sandbox>, StartError> {
+        match start(spec, stdio, timeline) {
+            Ok(container) => Ok(Box::new(container)),
+            Err(error) => {
+                let status = error.status();
+                Err(StartError::new(timeline, error).with_status(status))
+            }
+        }
+    }
+}
+
+fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Container, Error> {
+    let host = Host::detect()?;
+    let steps = steps(&spec, &host)?;
+    let image = image::open(&spec.root, host.privileged)?;
+    let workload = Prepared::new(&spec.process, rustix::fd::AsFd::as_fd(&image), privileges(&host))?;
+    let cgroup = Cgroup::create_in(&host.cgroups, &spec.id, &spec.limits)?;
+    timeline.mark(Phase::Opened);
+    let init = Start {
+        host: &host,
+        steps: &steps,
+        image,
+        workload: &workload,
+        stdio,
+        cgroup: cgroup.as_ref(),
+        timeline,
+    }
+    .run()?;
+    let container = Container::new(init, cgroup, spec.root, timeline.clone());
+    if let Some(size) = spec.process.terminal {
+        // Only a terminal that cannot be reached any more refuses: then the workload has ended.
+        let _ = container.resize(size);
+    }
+    Ok(container)
+}
+
+fn steps(spec: &Spec, host: &Host) -> Result<Vec<Step>, Error> {
+    plan::steps(spec, host)
+        .map_err(|_| Error::Refused("the host name or the image's path holds a NUL byte".into()))
+}
+
+fn privileges(host: &Host) -> Privileges {
+    Privileges { set_groups: host.ids.sets_groups(), ..Privileges::container(seccomp::container_program()) }
+}
+
+/// The whole start, one line a step: the monitor's part, PID 1's, and the workload's.
+fn describe(spec: &Spec, host: &Host, steps: &[Step]) -> Vec<String> {
+    let mut lines = vec![format!("open {}", image::words(&spec.root))];
+    let cgroups = format!("make cgroup hv/{} ({})", spec.id, host.cgroups.shape());
+    lines.push(format!("{cgroups}, limits {:?}", spec.limits));
+    lines.push("compile the seccomp profile".into());
+    let user = if host.privileged { "" } else { ", user" };
+    lines.push(format!("clone into new namespaces: mount, pid, net, uts, ipc{user}"));
+    lines.push(format!("map ids: {}", host.ids.words()));
+    lines.extend(steps.iter().map(Step::to_string));
+    lines.push("fork the workload; PID 1 keeps only CAP_KILL and one descriptor".into());
+    lines.push("in the workload: session, streams, limits, 14 capabilities, groups, user".into());
+    lines.push("in the workload: working directory, no_new_privs, seccomp, close descriptors, exec".into());
+    lines
+}

@@ -1,0 +1,263 @@
+//! The system calls that rustix does not have: one function each, no allocation, no lock, so that the
+//! child side may use them between clone and exec. All of this crate's unsafe code is here, in
+//! [`crate::spawn`] (the clone itself) and in the child side.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::thread::Pid;
+
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// The last error of this thread.
+fn errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
+    if result < 0 { Err(errno()) } else { Ok(result) }
+}
+
+/// Which side of a clone we are on.
+pub(crate) enum Cloned {
+    /// The new process.
+    Child,
+    /// The old process, with the new one's number and pidfd.
+    Parent(Pid, OwnedFd),
+}
+
+/// clone3(2) without sharing memory: a fork into new namespaces, with a pidfd, and into `cgroup`. The
+/// child has the default action for every signal.
+///
+/// # Safety
+/// The child may call only what is safe after a fork of a threaded process: it must not allocate, take
+/// a lock or panic, and it must end by exec or exit.
+pub(crate) unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    let mut pidfd: i32 = -1;
+    let mut flags = namespaces | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
+    if cgroup.is_some() {
+        flags |= CLONE_INTO_CGROUP;
+    }
+    let arguments = libc::clone_args {
+        flags,
+        pidfd: (&raw mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+    };
+    // SAFETY: the arguments are a whole clone_args of the size given, and `pidfd` outlives the call. With
+    // no stack and no CLONE_VM the child runs on a copy of this stack; the caller keeps the rest.
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    match Pid::from_raw(check(result)? as i32) {
+        None => Ok(Cloned::Child),
+        // SAFETY: the kernel has just made this descriptor for us (CLONE_PIDFD), nobody else owns it.
+        Some(pid) => Ok(Cloned::Parent(pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    }
+}
+
+/// Adds attributes to one mount.
+pub(crate) fn restrict_mount(mount: BorrowedFd<'_>, set: MountAttrFlags) -> Result<(), Errno> {
+    let attributes = MountAttr { set: u64::from(set.bits()), clear: 0, propagation: 0, userns: 0 };
+    mount_setattr(mount, c"", libc::AT_EMPTY_PATH, &attributes)
+}
+
+/// Makes every mount of this mount namespace private: nothing goes out or comes in any more.
+pub(crate) fn make_mounts_private() -> Result<(), Errno> {
+    let attributes = MountAttr { set: 0, clear: 0, propagation: libc::MS_PRIVATE, userns: 0 };
+    mount_setattr(rustix::fs::CWD, c"/", libc::AT_RECURSIVE, &attributes)
+}
+
+fn mount_setattr(
+    dir: BorrowedFd<'_>,
+    path: &std::ffi::CStr,
+    flags: i32,
+    attributes: &MountAttr,
+) -> Result<(), Errno> {
+    // SAFETY: path and attributes are valid for the call, and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            &raw const *attributes,
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Gives this process a session keyring of its own, empty. A kernel without keys has none to share.
+pub(crate) fn new_session_keyring() -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0, 0, 0, 0) };
+    match check(result) {
+        Err(Errno::NOSYS) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: only this process's own table changes; the caller owns nothing from `first` on any more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Brings the loopback interface of this network namespace up; the kernel then gives it its addresses.
+pub(crate) fn loopback_up() -> Result<(), Errno> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: an all-zero ifreq is a valid one: integers, and a union of integers and addresses.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request is a whole ifreq with a terminated name and its flags set.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    check(libc::c_long::from(result)).map(drop)
+}
+
+/// Blocks every signal: they stay pending until [`next_signal`] takes them.
+pub(crate) fn block_all_signals() -> Result<(), Errno> {
+    let all = u64::MAX;
+    // SAFETY: the set is the 64 bits that the size says; the old set is not wanted.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const all, 0, size_of::<u64>())
+    };
+    check(result).map(drop)
+}
+
+/// A signal that was pending.
+pub(crate) struct Taken {
+    /// Its number.
+    pub signal: i32,
+    /// Its sender's process id as this pid namespace knows it: 0 from outside or from the kernel.
+    pub sender: i32,
+    /// For one sent with [`queue_signal`]: the value that came with it.
+    pub value: Option<i32>,
+}
+
+/// Waits for the next signal; all must be blocked.
+pub(crate) fn next_signal() -> Result<Taken, Errno> {
+    let all = u64::MAX;
+    // SAFETY: an all-zero siginfo_t is a valid one: integers and a union of such.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: set and info are valid for the call, no timeout is given, the size is that of the set.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, &raw mut info, 0, size_of::<u64>())
+    };
+    let signal = check(result)? as i32;
+    // SAFETY: si_pid and si_value lie within the structure, which the kernel has filled; for signals
+    // that carry none they are other integers of the union, which the codes below rule out.
+    let (sender, value) = unsafe { (info.si_pid(), info.si_value().sival_ptr as usize as i32) };
+    let from_process = info.si_code == libc::SI_USER || info.si_code == libc::SI_QUEUE;
+    Ok(Taken {
+        signal,
+        sender: if from_process { sender } else { 0 },
+        value: (info.si_code == libc::SI_QUEUE).then_some(value),
+    })
+}
+
+/// Sends the process `signal`.
+pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    // SAFETY: plain numbers; without an info the kernel makes one as for kill(2).
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, 0, 0) };
+    check(result).map(drop)
+}
+
+/// Sends the process `signal` together with a value.
+pub(crate) fn queue_signal(process: BorrowedFd<'_>, signal: i32, value: i32) -> Result<(), Errno> {
+    // The head of siginfo_t as the kernel has it for a queued signal, in its full size of 128 bytes.
+    #[repr(C)]
+    struct Queued {
+        signal: i32,
+        error: i32,
+        code: i32,
+        padding: i32,
+        pid: i32,
+        uid: u32,
+        value: u64,
+        rest: [u64; 12],
+    }
+    const { assert!(size_of::<Queued>() == size_of::<libc::siginfo_t>()) };
+    let info = Queued {
+        signal,
+        error: 0,
+        code: libc::SI_QUEUE,
+        padding: 0,
+        pid: 0,
+        uid: 0,
+        value: value as u64,
+        rest: [0; 12],
+    };
+    // SAFETY: info has the size and layout of siginfo_t and is valid for the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, &raw const info, 0)
+    };
+    check(result).map(drop)
+}
+
+/// Makes `fd` descriptor 0 and closes all others.
+pub(crate) fn keep_only(fd: &OwnedFd) -> Result<(), Errno> {
+    // SAFETY: plain numbers; the caller's process uses no other descriptor from here on.
+    check(libc::c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), 0) }))?;
+    close_from(1)
+}
+
+/// Ends the process without running anything that the program has registered for its end.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: no precondition; the call does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Where this process's arguments and environment lie in its memory. They are the host's business, and
+/// everybody in the container can read `/proc/1/cmdline`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arguments {
+    start: usize,
+    length: usize,
+}
+
+impl Arguments {
+    /// Reads it from the kernel. None if that is not possible.
+    pub(crate) fn locate() -> Option<Arguments> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Fields are counted from 3 behind the name, which may hold anything: arg_start is field 48.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);
+        let start: usize = fields.next()?.parse().ok()?;
+        let end: usize = fields.next()?.parse().ok()?;
+        Some(Arguments { start, length: end.checked_sub(start)? })
+    }
+
+    /// Overwrites them with zeros. Only for a forked process that executes nothing and reads neither.
+    pub(crate) fn wipe(&self) {
+        // SAFETY: the kernel named this range of the initial stack, which stays mapped and writable for
+        // the life of the process; after the fork no other thread exists that could read it.
+        unsafe { std::ptr::write_bytes(self.start as *mut u8, 0, self.length) };
+    }
+}
