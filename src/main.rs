@@ -1,2 +1,7 @@
-//! hv
-fn main() {}
+//! The `hv` command. Everything is in the library; see there.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hv::main()
+}

@@ -151,9 +151,10 @@ Private_Dirty:        16 kB
     #[test]
     fn whole_and_part() {
         assert_eq!(parse_smaps_rollup(SMAPS), Memory { rss: 56 << 10, pss: 36 << 10, private: 28 << 10 });
-        let first = parse_smaps_in(SMAPS, &[0x7f00_0000_0000..0x7f00_0001_0000]);
+        let within = |start, end| parse_smaps_in(SMAPS, std::slice::from_ref(&(start..end)));
+        let first = within(0x7f00_0000_0000, 0x7f00_0001_0000);
         assert_eq!(first, Memory { rss: 40 << 10, pss: 20 << 10, private: 12 << 10 });
-        let half = parse_smaps_in(SMAPS, &[0x7f00_0002_0000..0x7f00_0002_8000]);
+        let half = within(0x7f00_0002_0000, 0x7f00_0002_8000);
         assert_eq!(half.rss, 8 << 10);
         assert_eq!(parse_smaps_in(SMAPS, &[]), Memory::default());
     }

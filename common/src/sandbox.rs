@@ -71,6 +71,11 @@ pub trait Sandbox {
         Vec::new()
     }
 
+    /// The most memory that was ever charged to the sandbox's cgroup, in bytes, where it has one.
+    fn memory_peak(&self) -> Option<u64> {
+        None
+    }
+
     /// The last output of the guest's serial console, where there is one.
     fn console(&self) -> Option<Vec<u8>> {
         None

@@ -3,3 +3,4 @@
 pub mod exec;
 pub mod shared;
 pub mod spawn;
+pub mod tun;

@@ -37,7 +37,6 @@ pub mod queue;
 pub mod rng;
 #[cfg(test)]
 mod testing;
-pub mod vsock;
 
 use std::io;
 use std::os::fd::RawFd;
@@ -96,8 +95,8 @@ pub trait VirtioDevice: Send {
     /// event after the other devices had their turn.
     ///
     /// # Errors
-    /// The driver broke a queue or the device cannot go on: it is reset and marked `DEVICE_NEEDS_RESET`,
-    /// and stays inactive until the driver initialises it again.
+    /// The driver broke a queue or the device cannot go on: it is marked `DEVICE_NEEDS_RESET` and left
+    /// alone until it is reset.
     fn handle(&mut self, event: Event) -> Result<Progress, DeviceError>;
 }
 
@@ -117,13 +116,6 @@ pub enum Progress {
     Done,
     /// Work is left; call again.
     More,
-}
-
-impl Progress {
-    /// Of two pieces of work.
-    pub fn and(self, other: Progress) -> Progress {
-        if self == Progress::More { self } else { other }
-    }
 }
 
 /// What the driver has set up, handed to the device at `DRIVER_OK`.

@@ -35,9 +35,9 @@ pub enum QueueError {
 }
 
 /// What one call of [`Virtqueue::serve`] may move before the other devices have their turn, in bytes.
-pub const BUDGET: usize = 16 << 20;
+const BUDGET: usize = 16 << 20;
 /// What a chain counts beside its buffers.
-pub const CHAIN_COST: usize = 4096;
+const CHAIN_COST: usize = 4096;
 
 /// One activated queue.
 #[derive(Debug)]
@@ -157,8 +157,7 @@ impl Virtqueue {
     }
 
     /// Takes chains and hands them back, each with what `handle` says it wrote, until the ring is empty
-    /// (and notifications are on), or it was enough for one turn, or `handle` says None: it cannot take
-    /// this one now, and it stays where it was.
+    /// (and notifications are on) or it was enough for one turn.
     ///
     /// # Errors
     /// The ring or a chain is invalid.
@@ -166,7 +165,7 @@ impl Virtqueue {
         &mut self,
         memory: &GuestMemory,
         interrupt: &Interrupt,
-        mut handle: impl FnMut(Chain) -> Option<u32>,
+        mut handle: impl FnMut(Chain) -> u32,
     ) -> Result<Progress, DeviceError> {
         let mut spent = 0;
         loop {
@@ -174,11 +173,7 @@ impl Virtqueue {
             while let Some(chain) = self.pop(memory)? {
                 spent += CHAIN_COST + chain.readable.len() + chain.writable.len();
                 let head = chain.head;
-                let Some(written) = handle(chain) else {
-                    self.undo_pop();
-                    self.signal(memory, interrupt)?;
-                    return Ok(Progress::Done);
-                };
+                let written = handle(chain);
                 self.add_used(memory, head, written)?;
                 if spent >= BUDGET {
                     self.signal(memory, interrupt)?;
@@ -190,11 +185,6 @@ impl Virtqueue {
                 return Ok(Progress::Done);
             }
         }
-    }
-
-    /// The error for a chain whose buffers are not what the device's format asks for.
-    pub fn malformed(&self, head: u16) -> DeviceError {
-        DeviceError::Queue { index: self.index, source: QueueError::Chain { head } }
     }
 
     fn ring<T>(&self, result: Result<T, virtio_queue::Error>) -> Result<T, DeviceError> {

@@ -1,0 +1,221 @@
+//! What was typed: clap types, and nothing else. What it means is decided in [`crate::plan`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::size::{parse_bytes, parse_cpus};
+
+const STATUSES: &str = "\
+Exit status: the command's own; 128+N if signal N ended it; 125 if hv itself
+failed; 126 if the command cannot be executed; 127 if it is not found.
+
+Example: hv ctr rootfs.img -- uname -a
+         hv vm rootfs.img -- uname -a";
+
+/// Starts one image as a microVM or as a container, and compares the two walls.
+#[derive(Debug, Parser)]
+#[command(name = "hv", version, after_help = STATUSES, max_term_width = 80, disable_help_subcommand = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start an image as a microVM: with a kernel of its own, on KVM
+    #[command(after_help = VM_EXAMPLES)]
+    Vm(RunArgs),
+    /// Start an image as a container: on the host's kernel
+    #[command(after_help = CTR_EXAMPLES)]
+    Ctr(RunArgs),
+    /// Start an image as a bare process, without a wall: the baseline of comparisons
+    #[command(hide = true, after_help = "Example: hv process ./rootdir -- /bin/true")]
+    Process(RunArgs),
+    /// Say what this host can and cannot do, why, and the mend
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: hv completions bash > ~/.local/share/bash-completion/completions/hv")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all pages to a directory
+    #[command(after_help = "Example: hv man | man -l -\n         hv man /usr/local/share/man/man1")]
+    Man {
+        /// Write hv.1 and a page for each verb into this directory
+        dir: Option<PathBuf>,
+    },
+    /// One attempt of `hv check`, in a process of its own
+    #[command(hide = true, name = "check-attempt")]
+    Attempt {
+        /// Which
+        attempt: crate::cmd::check::Attempt,
+    },
+}
+
+const VM_EXAMPLES: &str = "\
+The kernel may be left out once `hv kernel install` has put one in the store.
+
+Example: hv vm --kernel vmlinuz --rootfs rootfs.img --memory 256M -- uname -a
+         hv vm rootfs.img -t -- sh";
+const CTR_EXAMPLES: &str = "\
+Example: hv ctr rootfs.img --memory 64M --cpus 0.5 -- uname -a
+         hv ctr ./rootdir -t --user nobody -- sh";
+const CHECK_EXAMPLES: &str = "\
+Exit status: 0 if both kinds can run, 1 if only containers can, 2 if only
+microVMs can, 3 if neither can.
+
+Example: hv check --json";
+
+/// What both kinds take.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The image: a raw ext4, squashfs or EROFS file, or a directory; never changed without --rw
+    #[arg(required_unless_present = "rootfs", conflicts_with = "rootfs")]
+    pub image: Option<PathBuf>,
+    /// The image, as an option
+    #[arg(long, value_name = "IMAGE")]
+    pub rootfs: Option<PathBuf>,
+    /// The command and its arguments; else the image's /sbin/init, else /bin/sh
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+
+    /// Processors: whole ones for vm, a share such as 0.5 for ctr
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    pub cpus: Option<u32>,
+    /// Memory: the microVM's RAM, the container's limit; 256M, 1G, 512MiB
+    #[arg(long, short, value_name = "SIZE", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
+    /// Processes and threads at once
+    #[arg(long, value_name = "N")]
+    pub pids: Option<u32>,
+    /// Let the run change the (raw ext4) image
+    #[arg(long)]
+    pub rw: bool,
+
+    /// Set an environment variable; without =VALUE, take it from hv's own
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// Working directory in the image
+    #[arg(long, short, value_name = "DIR", default_value = "/")]
+    pub workdir: OsString,
+    /// User, and group, by name or number, as the image knows them
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Name of the sandbox on this host [default: a random one]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Host name inside [default: the sandbox's name]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Give the command a terminal [default: if stdin and stdout are terminals]
+    #[arg(long, short, overrides_with = "no_tty")]
+    pub tty: bool,
+    /// Give the command no terminal
+    #[arg(long, overrides_with = "tty")]
+    pub no_tty: bool,
+
+    /// Print what would be done, step by step, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write phases, memory and crossings of this run to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
+
+    /// The microVM's kernel.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// What only a microVM has. A container refuses each with the reason.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Kernel")]
+pub struct MachineArgs {
+    /// Kernel: an ELF vmlinux or a bzImage [default: the newest in the store]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// More words for the kernel's command line
+    #[arg(long, value_name = "WORDS")]
+    pub cmdline: Option<String>,
+    /// An initrd of your own after hv's: files there win over the same ones of hv
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's modules: a /lib/modules/VERSION [default: beside the kernel]
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+    /// Show the serial console on standard error
+    #[arg(long)]
+    pub console: bool,
+}
+
+/// Arguments of `hv check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The command line's grammar.
+pub fn command() -> clap::Command {
+    let hidden = |verb: clap::Command| {
+        ["kernel", "cmdline", "initrd", "modules", "console"]
+            .into_iter()
+            .fold(verb, |verb, name| verb.mut_arg(name, |arg| arg.hide(true)))
+    };
+    Cli::command().mut_subcommand("ctr", hidden).mut_subcommand("process", hidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        let found = command().try_get_matches_from(["hv"].iter().chain(args))?;
+        Cli::from_arg_matches(&found)
+    }
+
+    #[test]
+    fn grammar_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let mut command = command();
+        command.build();
+        let help = command.render_help().to_string();
+        assert!(help.lines().count() <= 24, "{help}");
+        let verbs: Vec<_> =
+            command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect();
+        for mut verb in verbs {
+            let help = verb.render_help().to_string();
+            assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+            assert!(verb.is_hide_set() || help.contains("Example: hv "), "{help}");
+        }
+    }
+
+    #[test]
+    fn image_by_position_or_option() {
+        for args in [&["vm", "img", "--", "a", "-b"][..], &["ctr", "--rootfs", "img", "--", "a", "-b"]] {
+            let (Verb::Vm(run) | Verb::Ctr(run)) = parse(args).unwrap().verb else { panic!("{args:?}") };
+            assert_eq!(run.image.or(run.rootfs), Some("img".into()));
+            assert_eq!(run.command, ["a", "-b"]);
+        }
+        assert!(parse(&["vm", "img", "--rootfs", "img"]).is_err());
+        assert!(parse(&["ctr"]).is_err());
+    }
+
+    #[test]
+    fn the_later_of_tty_and_no_tty_wins() {
+        let Verb::Ctr(run) = parse(&["ctr", "img", "-t", "--no-tty"]).unwrap().verb else { panic!() };
+        assert!(run.no_tty && !run.tty);
+    }
+}

@@ -1,0 +1,46 @@
+//! The verbs, one a file.
+
+pub mod check;
+pub mod completions;
+pub mod man;
+pub mod run;
+
+use hv_common::state::Store;
+use hv_common::{Kind, Timeline};
+
+use crate::cli::{Cli, Verb};
+use crate::error::{self, Result};
+
+/// Does what was typed; the status to end with.
+///
+/// # Errors
+/// As the verb.
+pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
+    match typed.verb {
+        Verb::Vm(args) => run::run(Kind::Vm, args, timeline),
+        Verb::Ctr(args) => run::run(Kind::Ctr, args, timeline),
+        Verb::Process(args) => run::run(Kind::Process, args, timeline),
+        Verb::Check(args) => check::run(&args),
+        Verb::Completions { shell } => completions::run(shell),
+        Verb::Man { dir } => man::run(dir.as_deref()),
+        Verb::Attempt { attempt } => check::attempt(attempt),
+    }
+}
+
+/// The runtime directory, after everything in it that a killed monitor left has been cleaned up.
+///
+/// # Errors
+/// The runtime directory cannot be used. What could not be cleaned up is only told.
+pub fn tidy_store() -> Result<Store> {
+    let store = Store::open()?;
+    for reaped in store.reap()? {
+        match reaped.problem {
+            None => error::say(format_args!("cleaned up after sandbox {}, whose hv was killed", reaped.name)),
+            Some(problem) => {
+                let problem = error::chain(problem.as_ref());
+                error::say(format_args!("cannot clean up after sandbox {} yet: {problem}", reaped.name));
+            }
+        }
+    }
+    Ok(store)
+}

@@ -1,0 +1,50 @@
+//! `hv vm` and `hv ctr`: one sandbox in the foreground.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use hv_common::{Kind, Phase, Timeline};
+
+use crate::cli::RunArgs;
+use crate::error::{Failure, Result};
+use crate::foreground::{self, Stats, signals};
+use crate::{backend, cmd, plan};
+
+/// Starts a sandbox of `kind` and stays with it; the status is the workload's.
+///
+/// # Errors
+/// It cannot be started, or failed by itself.
+pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
+    // Before any thread exists.
+    let signals = signals::take()?;
+    let (dry_run, stats_file) = (typed.dry_run, typed.stats.take());
+    let plan = plan::plan(kind, typed)?;
+    let backend = backend::of(kind, plan.machine)?;
+    if dry_run {
+        return print(&backend.plan(&plan.spec));
+    }
+    let entry = cmd::tidy_store()?.create(&plan.spec.id)?;
+    timeline.mark(Phase::Opened);
+    let stats = foreground::run(backend.as_ref(), plan.spec, entry, &signals, &timeline)?;
+    if let Some(path) = stats_file {
+        write(&path, &stats)?;
+    }
+    Ok(stats.exit.status())
+}
+
+fn print(steps: &[String]) -> Result<u8> {
+    let mut out = io::stdout().lock();
+    let width = steps.len().to_string().len();
+    for (number, step) in steps.iter().enumerate() {
+        writeln!(out, "{:>width$}  {step}", number + 1)
+            .map_err(|source| Failure::new("cannot print the plan", source))?;
+    }
+    Ok(0)
+}
+
+fn write(path: &Path, stats: &Stats) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(stats)?;
+    text.push(b'\n');
+    fs::write(path, text).map_err(|source| Failure::new(format!("cannot write {}", path.display()), source))
+}

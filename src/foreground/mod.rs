@@ -1,0 +1,210 @@
+//! The monitor of one sandbox, in the foreground: starts it, carries its streams and signals, and
+//! cleans up after it. The same for both kinds.
+//!
+//! - [`signals`]: what is passed on; [`terminal`]: raw mode and its way back; [`relay`]: the streams.
+
+pub mod relay;
+pub mod signals;
+pub mod terminal;
+
+use std::collections::BTreeMap;
+
+use hv_common::cgroup::{self, Layout};
+use hv_common::state::{Entry, Resource};
+use hv_common::{Backend, Crossings, Exit, Kind, Phase, Sandbox, Spec, Stdio, Timeline, procfs};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::Serialize;
+
+use crate::error::{self, Failure, Result};
+use crate::size::Bytes;
+use relay::Relays;
+use terminal::Raw;
+
+/// Lines of the serial console that are shown when a microVM fails.
+const CONSOLE_LINES: usize = 20;
+
+/// What one run was like.
+#[derive(Debug, Serialize)]
+pub struct Stats {
+    /// Name of the sandbox.
+    pub id: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// How the workload ended.
+    pub exit: Exit,
+    /// Nanoseconds on the host's monotonic clock, by phase.
+    pub phases: BTreeMap<Phase, u64>,
+    /// What crossed the wall, by reason.
+    pub crossings: Crossings,
+    /// Memory in bytes.
+    pub memory: MemoryStats,
+}
+
+/// Memory of one run, in bytes; what cannot be known is absent.
+#[derive(Debug, Default, Serialize)]
+pub struct MemoryStats {
+    /// The most that was ever charged to the sandbox's cgroup.
+    pub cgroup_peak: Option<u64>,
+    /// Guest memory that was resident in the monitor at the end.
+    pub guest_resident: Option<u64>,
+    /// The most that was ever resident in the monitor, guest memory included.
+    pub monitor_peak: Option<u64>,
+}
+
+/// Starts a sandbox and stays with it until it is gone.
+///
+/// `signals` come from [`signals::take`], called before any thread existed; `entry` is the sandbox's
+/// directory, and is removed at the end.
+///
+/// # Errors
+/// The sandbox could not be started, or failed by itself. Nothing of it is left.
+pub fn run(
+    backend: &dyn Backend,
+    spec: Spec,
+    entry: Entry,
+    signals: &SignalFd,
+    timeline: &Timeline,
+) -> Result<Stats> {
+    announce(&spec, &entry)?;
+    let (kind, interactive, limit) = (backend.kind(), spec.process.terminal.is_some(), spec.limits.memory);
+    let mut relays = Relays::new(timeline)?;
+    let stdio = match (interactive, kind) {
+        (true, _) => Stdio::Terminal,
+        (false, Kind::Vm) => relays.own()?,
+        (false, Kind::Ctr | Kind::Process) => relays.safe()?,
+    };
+    let mut sandbox = backend.start(spec, stdio, timeline).map_err(error::from_start)?;
+    for pid in sandbox.pids() {
+        entry.record_process(pid)?;
+    }
+    entry.tell(kind, &sandbox.guest_memory())?;
+    let raw = if interactive { Raw::enter()? } else { None };
+    if let Some(terminal) = sandbox.terminal() {
+        relays.terminal(terminal)?;
+    }
+    relays.finish();
+
+    attend(sandbox.as_ref(), signals, raw.as_ref())?;
+    let ended = sandbox.wait();
+    timeline.mark(Phase::Exit);
+    let memory = memory_of(sandbox.as_ref());
+    let (crossings, console) = (sandbox.crossings(), sandbox.console());
+    // Ends what the workload left running: only then is there an end of its output.
+    drop(sandbox);
+    drain(&relays, signals)?;
+    drop(raw);
+    let id = entry.id().to_string();
+    entry.remove()?;
+    timeline.mark(Phase::Gone);
+
+    let exit = ended.map_err(|failed| with_console(failed.into(), console))?;
+    if exit.out_of_memory {
+        tell_out_of_memory(kind, limit);
+    }
+    let at = |phase| timeline.at(phase).map(|instant| (phase, instant));
+    let phases = Phase::ALL.into_iter().filter_map(at).collect();
+    Ok(Stats { id, kind, exit, phases, crossings, memory })
+}
+
+/// Writes down what the start is about to make.
+fn announce(spec: &Spec, entry: &Entry) -> Result<()> {
+    for path in cgroup::places(&Layout::detect()?, &spec.id) {
+        entry.record(&Resource::Cgroup(path))?;
+    }
+    Ok(())
+}
+
+/// Passes signals on until the workload has ended.
+fn attend(sandbox: &dyn Sandbox, signals: &SignalFd, raw: Option<&Raw>) -> Result<()> {
+    loop {
+        let exit_fd = sandbox.exit_fd();
+        let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(&exit_fd, PollFlags::IN)];
+        wait(&mut fds)?;
+        let ended = !fds[1].revents().is_empty();
+        for signal in signals::pending(signals) {
+            pass_on(sandbox, signal, raw);
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// A workload that is just ending cannot be reached any more: its exit is what counts.
+fn pass_on(sandbox: &dyn Sandbox, signal: Signal, raw: Option<&Raw>) {
+    match signal {
+        Signal::SIGWINCH | Signal::SIGCONT => {
+            if let (Signal::SIGCONT, Some(raw)) = (signal, raw) {
+                let _ = raw.again();
+            }
+            if sandbox.terminal().is_some() {
+                let _ = sandbox.resize(terminal::size());
+            }
+        }
+        signal => {
+            let _ = sandbox.signal(signal as i32);
+        }
+    }
+}
+
+/// Waits until all output has been carried. Who reads it may have stopped: a signal ends the wait.
+fn drain(relays: &Relays, signals: &SignalFd) -> Result<()> {
+    loop {
+        let done = relays.done();
+        let mut fds = [PollFd::new(&done, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        wait(&mut fds)?;
+        let impatient = signals::pending(signals).any(|signal| signals::PASSED_ON.contains(&signal));
+        if !fds[0].revents().is_empty() || impatient {
+            return Ok(());
+        }
+    }
+}
+
+fn wait(fds: &mut [PollFd<'_>]) -> Result<()> {
+    match poll(fds, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(errno) => Err(Failure::new("cannot wait for the sandbox", errno)),
+    }
+}
+
+fn memory_of(sandbox: &dyn Sandbox) -> MemoryStats {
+    let monitor = std::process::id() as i32;
+    let guest = sandbox.guest_memory();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    MemoryStats {
+        cgroup_peak: sandbox.memory_peak(),
+        guest_resident: if guest.is_empty() {
+            None
+        } else {
+            procfs::memory_in(monitor, &guest).ok().map(|memory| memory.rss)
+        },
+        monitor_peak: procfs::parse_size(&status, "VmHWM"),
+    }
+}
+
+fn tell_out_of_memory(kind: Kind, limit: Option<u64>) {
+    let whose = if kind == Kind::Vm { "the guest's kernel" } else { "the kernel" };
+    match limit {
+        Some(limit) => error::say(format_args!(
+            "the memory limit of {} was reached: {whose} killed a process; raise --memory",
+            Bytes(limit)
+        )),
+        None => error::say(format_args!("memory ran out: {whose} killed a process; set --memory")),
+    }
+}
+
+/// A failed microVM says most about itself on its serial console.
+fn with_console(failure: Failure, console: Option<Vec<u8>>) -> Failure {
+    let text = String::from_utf8_lossy(console.as_deref().unwrap_or_default()).into_owned();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return failure;
+    }
+    error::say(format_args!("the last lines of the serial console:"));
+    for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
+        error::say(format_args!("  {line}"));
+    }
+    failure
+}

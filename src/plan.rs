@@ -1,0 +1,226 @@
+//! What was typed means: a validated [`Spec`], or a refusal that says why and what can be done.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use hv_common::{Id, Kind, Limits, Process, Spec, procfs};
+
+use crate::cli::{MachineArgs, RunArgs};
+use crate::error::{Failure, Result};
+use crate::foreground::terminal;
+use crate::size::Bytes;
+
+/// Where programs are looked for, as in every distribution.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The most processors of one sandbox. A microVM's: more do not fit one socket of our MADT's 8-bit ids.
+const MAX_CPUS: u32 = 254;
+/// The least processor time: the kernel gives no less than 1 ms in each 100 ms.
+const MIN_MILLICPUS: u32 = 10;
+/// The least memory, below which nothing can be expected to start.
+const MIN_MEMORY_CTR: u64 = 1 << 20;
+const MIN_MEMORY_VM: u64 = 32 << 20;
+/// The kernel's own limit of a host name (HOST_NAME_MAX).
+const MAX_HOSTNAME: usize = 64;
+
+/// A start, decided.
+#[derive(Debug)]
+pub struct Plan {
+    /// What to run and with what limits.
+    pub spec: Spec,
+    /// The microVM's kernel; nothing is set in it for other kinds.
+    pub machine: MachineArgs,
+}
+
+/// Decides what `typed` means for a sandbox of `kind`. Opens the image.
+///
+/// # Errors
+/// Something cannot be done; the message says what, why, and what can be done instead.
+pub fn plan(kind: Kind, typed: RunArgs) -> Result<Plan> {
+    if kind != Kind::Vm {
+        refuse_machine(&typed.machine)?;
+    }
+    let id = match typed.name {
+        Some(name) => Id::try_from(name)?,
+        None => Id::random().map_err(|source| Failure::new("cannot draw a name for the sandbox", source))?,
+    };
+    let hostname = typed.hostname.unwrap_or_else(|| id.to_string());
+    check_hostname(&hostname)?;
+    let limits = Limits {
+        memory: typed.memory.map(|bytes| check_memory(kind, bytes)).transpose()?,
+        millicpus: typed.cpus.map(|millicpus| check_cpus(kind, millicpus)).transpose()?,
+        pids: typed.pids.map(check_pids).transpose()?,
+    };
+    let interactive = typed.tty || (!typed.no_tty && terminal::is_interactive());
+    let process = Process {
+        args: typed.command,
+        env: environment(&typed.env, interactive)?,
+        cwd: check_workdir(typed.workdir)?,
+        user: typed.user,
+        terminal: interactive.then(terminal::size),
+    };
+    let image = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
+    let root = hv_image::open(Path::new(&image), typed.rw)?;
+    Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine: typed.machine })
+}
+
+/// A container has no machine of its own.
+fn refuse_machine(machine: &MachineArgs) -> Result<()> {
+    let typed = [
+        ("--kernel", machine.kernel.is_some(), "a container shares the host's kernel"),
+        ("--cmdline", machine.cmdline.is_some(), "a container boots no kernel that could read it"),
+        ("--initrd", machine.initrd.is_some(), "a container boots no kernel that could unpack it"),
+        ("--modules", machine.modules.is_some(), "a container shares the host's kernel and its modules"),
+        ("--console", machine.console, "a container has no serial console"),
+    ];
+    match typed.into_iter().find(|(_, typed, _)| *typed) {
+        Some((option, _, why)) => Err(Failure::refused(format!(
+            "{option} is only for `hv vm`: {why}; leave it out, or use `hv vm`"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_memory(kind: Kind, bytes: u64) -> Result<u64> {
+    let (least, what) = match kind {
+        Kind::Vm => (MIN_MEMORY_VM, "a microVM's kernel needs"),
+        Kind::Ctr | Kind::Process => (MIN_MEMORY_CTR, "a container needs"),
+    };
+    if bytes < least {
+        let (asked, least) = (Bytes(bytes), Bytes(least));
+        return Err(Failure::refused(format!("--memory of {asked} is too little: {what} at least {least}")));
+    }
+    let host =
+        procfs::host_memory().map_err(|source| Failure::new("cannot read the host's memory", source))?;
+    if bytes > host {
+        let (asked, host) = (Bytes(bytes), Bytes(host));
+        return Err(Failure::refused(format!(
+            "--memory of {asked} is more than this host's {host}; ask for less"
+        )));
+    }
+    Ok(bytes)
+}
+
+fn check_cpus(kind: Kind, millicpus: u32) -> Result<u32> {
+    if millicpus == 0 {
+        return Err(Failure::refused(
+            "--cpus of 0 leaves nothing to run on; ask for at least one, or a share such as 0.5",
+        ));
+    }
+    if millicpus > MAX_CPUS * 1000 {
+        return Err(Failure::refused(format!("--cpus is limited to {MAX_CPUS}; ask for fewer")));
+    }
+    if kind == Kind::Vm && !millicpus.is_multiple_of(1000) {
+        return Err(Failure::refused(
+            "--cpus of a microVM must be a whole number: its guest sees whole vCPUs; a share is possible with `hv ctr`",
+        ));
+    }
+    if millicpus < MIN_MILLICPUS {
+        return Err(Failure::refused(
+            "--cpus is at least 0.01: the kernel gives no smaller share; ask for more",
+        ));
+    }
+    Ok(millicpus)
+}
+
+fn check_pids(pids: u32) -> Result<u32> {
+    match pids {
+        0 => Err(Failure::refused("--pids of 0 leaves no process to run; ask for at least 1")),
+        pids => Ok(pids),
+    }
+}
+
+fn check_hostname(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if (1..=MAX_HOSTNAME).contains(&name.len()) && name.chars().all(allowed) {
+        return Ok(());
+    }
+    let shown = name.escape_default();
+    Err(Failure::refused(format!(
+        "--hostname `{shown}` is not a host name: use 1 to {MAX_HOSTNAME} letters, digits, `-`, `.` or `_`"
+    )))
+}
+
+fn check_workdir(dir: OsString) -> Result<OsString> {
+    if dir.as_bytes().starts_with(b"/") {
+        return Ok(dir);
+    }
+    let shown = dir.display();
+    Err(Failure::refused(format!(
+        "--workdir `{shown}` must be absolute: it begins with `/`, inside the image"
+    )))
+}
+
+/// The workload's whole environment: ours, then what was typed; the last of a name wins.
+fn environment(typed: &[OsString], interactive: bool) -> Result<Vec<OsString>> {
+    let mut env: Vec<OsString> = vec![PATH.into()];
+    if interactive {
+        let term = std::env::var_os("TERM").unwrap_or_else(|| "xterm".into());
+        env.push([OsStr::new("TERM="), &term].into_iter().collect());
+    }
+    for one in typed {
+        let bytes = one.as_bytes();
+        let name = &bytes[..bytes.iter().position(|byte| *byte == b'=').unwrap_or(bytes.len())];
+        if name.is_empty() {
+            return Err(Failure::refused(format!("--env `{}` has no name; write NAME=VALUE", one.display())));
+        }
+        env.retain(|known| !names(known, name));
+        if name.len() < bytes.len() {
+            env.push(one.clone());
+        } else if let Some(value) = std::env::var_os(one) {
+            env.push(OsString::from_vec([name, b"=", value.as_bytes()].concat()));
+        }
+    }
+    Ok(env)
+}
+
+fn names(variable: &OsStr, name: &[u8]) -> bool {
+    variable.as_bytes().strip_prefix(name).is_some_and(|rest| rest.starts_with(b"="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_make_no_sense_are_refused_with_a_reason() {
+        for kind in [Kind::Vm, Kind::Ctr] {
+            for bytes in [0, 1, 1 << 60] {
+                assert!(check_memory(kind, bytes).is_err(), "{kind} {bytes}");
+            }
+            assert_eq!(check_memory(kind, 64 << 20).unwrap(), 64 << 20);
+            assert!(check_cpus(kind, 0).is_err());
+            assert!(check_cpus(kind, 300_000).is_err());
+            assert_eq!(check_cpus(kind, 2000).unwrap(), 2000);
+        }
+        assert!(check_cpus(Kind::Vm, 1500).is_err());
+        assert_eq!(check_cpus(Kind::Ctr, 1500).unwrap(), 1500);
+        assert!(check_cpus(Kind::Ctr, 1).is_err());
+        assert!(check_pids(0).is_err());
+    }
+
+    #[test]
+    fn the_last_of_a_name_wins() {
+        let typed = ["A=1", "PATH=/x", "A=2", "AB=3", "HV_SURELY_NOT_SET"].map(OsString::from);
+        assert_eq!(environment(&typed, false).unwrap(), ["PATH=/x", "A=2", "AB=3"]);
+        assert!(environment(&["=x".into()], false).is_err());
+        assert!(environment(&[], true).unwrap().iter().any(|one| names(one, b"TERM")));
+    }
+
+    #[test]
+    fn host_names() {
+        for good in ["web-1", "a.b_c"] {
+            check_hostname(good).unwrap();
+        }
+        for bad in ["", "a b", "a\n", &"x".repeat(65)] {
+            assert!(check_hostname(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_container_refuses_what_only_a_machine_has() {
+        let machine = MachineArgs { console: true, ..MachineArgs::default() };
+        assert!(refuse_machine(&machine).is_err());
+        refuse_machine(&MachineArgs::default()).unwrap();
+    }
+}
