@@ -49,10 +49,9 @@ impl Subscriber {
 
     fn dispatch(&mut self, event: Event) -> Progress {
         let mut device = lock(&self.device);
-        if self.interrupt.failed() {
-            return Progress::Done;
-        }
         device.handle(event).unwrap_or_else(|_error| {
+            // It lets go of everything now, rather than when the driver gets round to resetting it.
+            device.reset();
             self.interrupt.fail();
             Progress::Done
         })

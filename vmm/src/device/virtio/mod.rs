@@ -37,6 +37,7 @@ pub mod queue;
 pub mod rng;
 #[cfg(test)]
 mod testing;
+pub mod vsock;
 
 use std::io;
 use std::os::fd::RawFd;
@@ -95,8 +96,8 @@ pub trait VirtioDevice: Send {
     /// event after the other devices had their turn.
     ///
     /// # Errors
-    /// The driver broke a queue or the device cannot go on: it is marked `DEVICE_NEEDS_RESET` and left
-    /// alone until it is reset.
+    /// The driver broke a queue or the device cannot go on: it is reset and marked `DEVICE_NEEDS_RESET`,
+    /// and stays inactive until the driver initialises it again.
     fn handle(&mut self, event: Event) -> Result<Progress, DeviceError>;
 }
 
@@ -116,6 +117,13 @@ pub enum Progress {
     Done,
     /// Work is left; call again.
     More,
+}
+
+impl Progress {
+    /// Of two pieces of work.
+    pub fn and(self, other: Progress) -> Progress {
+        if self == Progress::More { self } else { other }
+    }
 }
 
 /// What the driver has set up, handed to the device at `DRIVER_OK`.

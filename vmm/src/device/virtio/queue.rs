@@ -35,9 +35,9 @@ pub enum QueueError {
 }
 
 /// What one call of [`Virtqueue::serve`] may move before the other devices have their turn, in bytes.
-const BUDGET: usize = 16 << 20;
+pub const BUDGET: usize = 16 << 20;
 /// What a chain counts beside its buffers.
-const CHAIN_COST: usize = 4096;
+pub const CHAIN_COST: usize = 4096;
 
 /// One activated queue.
 #[derive(Debug)]
@@ -157,7 +157,8 @@ impl Virtqueue {
     }
 
     /// Takes chains and hands them back, each with what `handle` says it wrote, until the ring is empty
-    /// (and notifications are on) or it was enough for one turn.
+    /// (and notifications are on), or it was enough for one turn, or `handle` says None: it cannot take
+    /// this one now, and it stays where it was.
     ///
     /// # Errors
     /// The ring or a chain is invalid.
@@ -165,7 +166,7 @@ impl Virtqueue {
         &mut self,
         memory: &GuestMemory,
         interrupt: &Interrupt,
-        mut handle: impl FnMut(Chain) -> u32,
+        mut handle: impl FnMut(Chain) -> Option<u32>,
     ) -> Result<Progress, DeviceError> {
         let mut spent = 0;
         loop {
@@ -173,7 +174,11 @@ impl Virtqueue {
             while let Some(chain) = self.pop(memory)? {
                 spent += CHAIN_COST + chain.readable.len() + chain.writable.len();
                 let head = chain.head;
-                let written = handle(chain);
+                let Some(written) = handle(chain) else {
+                    self.undo_pop();
+                    self.signal(memory, interrupt)?;
+                    return Ok(Progress::Done);
+                };
                 self.add_used(memory, head, written)?;
                 if spent >= BUDGET {
                     self.signal(memory, interrupt)?;
@@ -185,6 +190,11 @@ impl Virtqueue {
                 return Ok(Progress::Done);
             }
         }
+    }
+
+    /// The error for a chain whose buffers are not what the device's format asks for.
+    pub fn malformed(&self, head: u16) -> DeviceError {
+        DeviceError::Queue { index: self.index, source: QueueError::Chain { head } }
     }
 
     fn ring<T>(&self, result: Result<T, virtio_queue::Error>) -> Result<T, DeviceError> {

@@ -68,7 +68,7 @@ impl VirtioDevice for Rng {
         let Some(Active { memory, interrupt, requests }) = &mut self.active else {
             return Ok(Progress::Done);
         };
-        requests.serve(memory, interrupt, fill)
+        requests.serve(memory, interrupt, |chain| Some(fill(chain)))
     }
 }
 

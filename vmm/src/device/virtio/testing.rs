@@ -48,8 +48,11 @@ struct DriverQueue {
     next_available: u16,
     next_used: u16,
     free: Vec<u16>,
-    outstanding: HashMap<u16, (Vec<u16>, Vec<(u64, usize)>)>,
+    outstanding: HashMap<u16, Outstanding>,
 }
+
+/// A request's descriptors, and address and length of its `In` buffers.
+type Outstanding = (Vec<u16>, Vec<(u64, usize)>);
 
 impl DriverQueue {
     fn new(index: u64, size: u16) -> Self {

@@ -134,6 +134,6 @@ impl VirtioDevice for Block {
             return Ok(Progress::Done);
         };
         let target = Target { disk: &self.disk, serial: &self.serial, write_through: *write_through };
-        requests.serve(memory, interrupt, |chain| target.serve(chain))
+        requests.serve(memory, interrupt, |chain| Some(target.serve(chain)))
     }
 }
