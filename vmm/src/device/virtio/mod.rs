@@ -24,6 +24,17 @@
 //! | `bug_03_*` | queue selector out of range | Cloud Hypervisor 7918 |
 //! | `bug_04_*` | access of wrong width, misaligned, unmapped | Cloud Hypervisor 8506 |
 //! | `bug_06_*` | available index runs ahead, descriptor cycle, index out of range, nested indirect | Firecracker 3149 |
+//! | `bug_07_*` | lengths in packet headers larger than the packet | CVE-2019-18960 |
+//! | `bug_09_*` | memory or work without bound on the guest's word | Firecracker 5762, 5794 |
+//! | `bug_10_*` | a file that changed under the device; I/O after reset | CVE-2026-45782 |
+//! | `bug_11_*` | an image that becomes another format by what the guest writes | GHSA-jmr4-g2hv-mjj6 |
+//! | `bug_12_*` | read-only enforced by negotiation only | Cloud Hypervisor 7705 |
+//! | `bug_13_*` | sector arithmetic that overflows, ranges checked one by one | Cloud Hypervisor 8388 |
+//! | `bug_15_*` | bytes repeated or lost when a write is cut short | Firecracker 5485 |
+//! | `bug_25_*` | event loop that spins while a peer has no room | Firecracker 6031 |
+//!
+//! Class 8, headers read twice while the guest changes them (Cloud Hypervisor 7530), is ruled out by
+//! construction: [`chain::Buffers::take_array`] copies and drops.
 
 #![forbid(unsafe_code)]
 

@@ -253,7 +253,7 @@ fn host_that_closes_lets_the_guest_read_what_it_sent() {
 }
 
 #[test]
-fn ten_megabytes_arrive_in_order_whatever_the_reader_does() {
+fn bug_15_ten_megabytes_arrive_in_order_whatever_the_reader_does() {
     let mut guest = Guest::new(8);
     let host = guest.connect();
     let data: Vec<u8> = (0..10 << 20).map(|i: u32| (i / 7) as u8).collect();
