@@ -83,6 +83,12 @@ pub(crate) fn write(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
     draft.publish(name)
 }
 
+/// A file without a name in `dir`, open for reading and writing.
+pub(crate) fn nameless(dir: &Path) -> io::Result<File> {
+    // Where the draft has a name, dropping it removes that.
+    Draft::new(dir)?.file().try_clone()
+}
+
 fn temporary() -> io::Result<String> {
     let mut bytes = [0u8; 8];
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;

@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`open()`]: a path becomes a [`Root`](hv_common::Root); [`superblock`] is how it is recognised.
+//! - [`erofs`]: a directory becomes one read-only image file.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
 //! - [`modules`]: which kernel modules a guest needs; [`initramfs`]: what a guest starts from.
 //! - [`dirs`]: where hv keeps things for this user.
@@ -13,6 +14,7 @@
 mod compression;
 pub mod dirs;
 mod draft;
+pub mod erofs;
 pub mod initramfs;
 pub mod kernel;
 pub mod modules;

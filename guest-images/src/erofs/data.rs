@@ -1,0 +1,265 @@
+//! The data of files, written into the image as they come.
+//!
+//! Whole blocks go straight to their place. What is left of a file, less than a block, goes behind its
+//! inode; where that will be is known only at the end, so it waits in a second nameless file: memory is
+//! bounded by the number of files, not by their sizes.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::WriteError;
+use super::disk::{self, BLOCK};
+use crate::draft;
+
+/// Where a file's data are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data {
+    pub(super) size: u64,
+    pub(super) place: Place,
+}
+
+impl Data {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Consecutive blocks from `first`; with `tail`, the last, partial one waits at that offset.
+    Flat { first: u32, tail: Option<u64> },
+    /// One first block a chunk of `1 << bits` blocks, [`disk::HOLE`] where there is nothing but zeros.
+    Chunks { bits: u8, first: Vec<u32> },
+}
+
+/// Bytes that are written at once.
+const STEP: usize = 256 << 10;
+/// A sparse file has at most this many chunks, so that its map stays small.
+const MAX_CHUNKS: u64 = 1 << 16;
+
+/// The data part of an image: block 1 up to where the inodes will begin.
+#[derive(Debug)]
+pub struct DataArea {
+    image: Appender,
+    tails: Appender,
+    step: Vec<u8>,
+}
+
+impl DataArea {
+    /// An empty image in a nameless file in the directory `scratch`.
+    ///
+    /// # Errors
+    /// No file can be made there.
+    pub fn new(scratch: &Path) -> Result<DataArea, WriteError> {
+        let image = Appender::new(draft::nameless(scratch)?, BLOCK as u64);
+        Ok(DataArea { image, tails: Appender::new(draft::nameless(scratch)?, 0), step: vec![0; STEP] })
+    }
+
+    /// Stores `size` bytes from `source`. A tail of up to `room` bytes goes behind the inode.
+    pub(super) fn store(
+        &mut self,
+        source: &mut impl Read,
+        size: u64,
+        room: usize,
+    ) -> Result<Data, WriteError> {
+        let tail = (size % BLOCK as u64) as usize;
+        let inline = tail > 0 && tail <= room;
+        let first = self.next_block()?;
+        self.pour(source, if inline { size - tail as u64 } else { size })?;
+        self.image.align()?;
+        let tail = match inline {
+            false => None,
+            true => {
+                let mut bytes = [0; BLOCK];
+                read_exactly(source, &mut bytes[..tail])?;
+                let place = self.tails.end();
+                self.tails.append(&bytes[..tail])?;
+                Some(place)
+            }
+        };
+        Ok(Data { size, place: Place::Flat { first, tail } })
+    }
+
+    /// Stores a file of which the file system says that it has holes.
+    pub(super) fn store_sparse(&mut self, file: &File, size: u64) -> Result<Data, WriteError> {
+        let bits = size.div_ceil(MAX_CHUNKS).max(BLOCK as u64).next_power_of_two().trailing_zeros();
+        let chunk = 1u64 << bits;
+        let mut first = Vec::new();
+        let mut at = 0;
+        while let Some(data) = next_data(file, at, size)? {
+            first.resize((data / chunk) as usize, disk::HOLE);
+            first.push(self.next_block()?);
+            let start = data / chunk * chunk;
+            let end = size.min(start + chunk);
+            self.pour(&mut Part { file, at: start }, end - start)?;
+            self.image.align()?;
+            at = end;
+        }
+        first.resize(size.div_ceil(chunk) as usize, disk::HOLE);
+        let bits = (bits - BLOCK.trailing_zeros()) as u8;
+        Ok(Data { size, place: Place::Chunks { bits, first } })
+    }
+
+    /// Reads the tail that waits at `place`.
+    pub(super) fn read_tail(&self, place: u64, into: &mut [u8]) -> io::Result<()> {
+        self.tails.file.read_exact_at(into, place)
+    }
+
+    /// Ends the data; gives the image's file, the first block behind them, and the tails to read.
+    pub(super) fn finish(&mut self) -> Result<(File, u32), WriteError> {
+        self.tails.flush()?;
+        self.image.flush()?;
+        Ok((self.image.file.try_clone()?, self.next_block()?))
+    }
+
+    fn next_block(&self) -> Result<u32, WriteError> {
+        block_number(self.image.end() / BLOCK as u64)
+    }
+
+    fn pour(&mut self, source: &mut impl Read, mut left: u64) -> Result<(), WriteError> {
+        while left > 0 {
+            let wanted = left.min(STEP as u64) as usize;
+            read_exactly(source, &mut self.step[..wanted])?;
+            left -= wanted as u64;
+            let step = &self.step[..wanted];
+            // What is not written reads as zeros, and takes no place on the disk.
+            if wanted == STEP && step.iter().all(|byte| *byte == 0) {
+                self.image.skip(STEP as u64)?;
+            } else {
+                self.image.append(step)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block's number, unless the image has become too large for it.
+pub(super) fn block_number(block: u64) -> Result<u32, WriteError> {
+    // The last one means "a hole".
+    u32::try_from(block).ok().filter(|number| *number != disk::HOLE).ok_or(WriteError::TooLarge)
+}
+
+fn read_exactly(source: &mut impl Read, into: &mut [u8]) -> Result<(), WriteError> {
+    source.read_exact(into).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => WriteError::Shorter,
+        _ => WriteError::Source(error),
+    })
+}
+
+/// Where the next bytes that are no hole begin, from `at`, before `size`.
+fn next_data(file: &File, at: u64, size: u64) -> Result<Option<u64>, WriteError> {
+    if at >= size {
+        return Ok(None);
+    }
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(data) => Ok(Some(data).filter(|data| *data < size)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(error) => Err(WriteError::Source(error.into())),
+    }
+}
+
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(into, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// A file that is written from one end to the other, in few and large pieces.
+#[derive(Debug)]
+struct Appender {
+    file: File,
+    written: u64,
+    pending: Vec<u8>,
+}
+
+impl Appender {
+    const PENDING: usize = 1 << 20;
+
+    fn new(file: File, start: u64) -> Appender {
+        Appender { file, written: start, pending: Vec::with_capacity(Self::PENDING) }
+    }
+
+    fn end(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.pending.len() + bytes.len() > Self::PENDING {
+            self.flush()?;
+        }
+        self.pending.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn align(&mut self) -> io::Result<()> {
+        let gap = self.end().next_multiple_of(BLOCK as u64) - self.end();
+        self.append(&[0; BLOCK][..gap as usize])
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        self.flush()?;
+        self.written += bytes;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.pending, self.written)?;
+        self.written += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_blocks_go_to_the_image_and_tails_wait() {
+        let mut area = DataArea::new(&std::env::temp_dir()).unwrap();
+        let bytes: Vec<u8> = (0..10_000).map(|i| i as u8).collect();
+        let data = area.store(&mut &bytes[..], 10_000, 4000).unwrap();
+        assert_eq!(data.place, Place::Flat { first: 1, tail: Some(0) });
+        let plain = area.store(&mut &bytes[..], 10_000, 1000).unwrap();
+        assert_eq!(plain.place, Place::Flat { first: 3, tail: None });
+        let (image, end) = area.finish().unwrap();
+        assert_eq!(end, 6);
+        let mut found = vec![0; 8192];
+        image.read_exact_at(&mut found, 4096).unwrap();
+        assert_eq!(found, bytes[..8192]);
+        let mut tail = vec![0; 10_000 - 8192];
+        area.read_tail(0, &mut tail).unwrap();
+        assert_eq!(tail, bytes[8192..]);
+    }
+
+    #[test]
+    fn a_source_that_ends_early_is_told() {
+        let mut area = DataArea::new(&std::env::temp_dir()).unwrap();
+        assert!(matches!(area.store(&mut &b"short"[..], 6, 100), Err(WriteError::Shorter)));
+    }
+
+    #[test]
+    fn holes_have_no_blocks() {
+        let mut area = DataArea::new(&std::env::temp_dir()).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 30).unwrap();
+        file.write_all_at(b"x", 500 << 20).unwrap();
+        let Data { place: Place::Chunks { bits, first }, .. } = area.store_sparse(&file, 1 << 30).unwrap()
+        else {
+            panic!("not chunked")
+        };
+        assert_eq!((bits, first.len()), (2, 1 << 16));
+        assert_eq!(first.iter().filter(|block| **block != disk::HOLE).count(), 1);
+        assert_eq!(first[500 << 6], 1);
+    }
+}
