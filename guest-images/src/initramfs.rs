@@ -68,6 +68,8 @@ pub fn build(
     archive.entry("init", PROGRAM, 0, init);
     archive.entry("dev", DIRECTORY, 0, b"");
     archive.entry("dev/console", CHARACTER_DEVICE, 5 << 8 | 1, b"");
+    // A program without standard streams ends before its first line: this is for a kernel without a console.
+    archive.entry("dev/null", CHARACTER_DEVICE, 1 << 8 | 3, b"");
     archive.entry("hv", DIRECTORY, 0, b"");
     archive.entry("hv/modules", DIRECTORY, 0, b"");
     for module in modules {
@@ -217,7 +219,7 @@ mod tests {
             let start = user.map_or(0, |user| user.len().next_multiple_of(4));
             let entries = read(&archive[start..]);
             prop_assert_eq!(&entries[1].2, &init);
-            prop_assert_eq!(entries.len(), 7 + modules.len());
+            prop_assert_eq!(entries.len(), 8 + modules.len());
         }
     }
 }

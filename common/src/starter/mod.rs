@@ -98,12 +98,14 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(what: String, source: io::Error) -> Failure {
-        Failure { what, status: exit::HV_FAILED, source: Some(source) }
+    /// hv's own failure (status 125), for which the kernel gave a reason.
+    pub fn new(what: impl Into<String>, source: impl Into<io::Error>) -> Failure {
+        Failure { what: what.into(), status: exit::HV_FAILED, source: Some(source.into()) }
     }
 
-    fn plain(what: String) -> Failure {
-        Failure { what, status: exit::HV_FAILED, source: None }
+    /// hv's own failure (status 125) that needs no reason.
+    pub fn plain(what: impl Into<String>) -> Failure {
+        Failure { what: what.into(), status: exit::HV_FAILED, source: None }
     }
 
     /// The kernel's error number; 0 when there is none.

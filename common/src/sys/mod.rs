@@ -1,6 +1,9 @@
 //! The unsafe code of this crate: each block states the precondition it relies on.
 
 pub mod exec;
+pub mod loopback;
+pub mod mark;
 pub mod shared;
+pub mod signal;
 pub mod spawn;
 pub mod tun;

@@ -1,0 +1,155 @@
+//! The workload from its start to its end.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+
+use hv_common::exit::Exit;
+use hv_common::phase::Phase;
+use hv_common::starter::{Failure, Prepared, Privileges};
+use hv_common::sys::mark::mark;
+use hv_common::sys::signal;
+use hv_common::sys::spawn::{Child, spawn};
+use hv_common::wire::{FromGuest, GuestConfig, ToGuest};
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, wait};
+
+use crate::Doing;
+use crate::host::{Connections, Control};
+use crate::power;
+use crate::streams::Streams;
+
+/// The workload's control group, when its number of processes is limited.
+const GROUP: &str = "/sys/fs/cgroup/workload";
+
+/// Looks the workload up in the root, which is `/` by now. It keeps all that its user may: the
+/// machine is the wall.
+pub fn prepare(config: &GuestConfig) -> Result<Prepared, Failure> {
+    let root = File::open("/").doing("cannot open the root directory")?;
+    Prepared::new(&config.process, root.as_fd(), Privileges::all())
+}
+
+/// Starts the workload, says so, serves it, and returns when it has ended and all that it wrote has
+/// been handed on. Every process but this one is gone then.
+pub fn run(
+    config: &GuestConfig,
+    prepared: &Prepared,
+    control: &mut Control,
+    connections: Connections,
+) -> Result<Exit, Failure> {
+    // Now: the workload may mount something else there.
+    let vmstat = File::open("/proc/vmstat").doing("cannot open /proc/vmstat")?;
+    let mut streams = Streams::new(connections, config.process.terminal)?;
+    let ended = ended_children().doing("cannot watch for children that end")?;
+    let group = config.pids.map(limit_processes).transpose()?;
+    let _ = mark(Phase::Exec);
+    let child = spawn(prepared, streams.stdio(), group.as_ref().map(AsFd::as_fd))
+        .doing("cannot make a process for the workload")?
+        .map_err(|failure| prepared.explain(failure))?;
+    streams.started();
+    control.send(&FromGuest::Started).doing("cannot tell the monitor of the start")?;
+    let status = serve(control, &mut streams, &ended, &child).doing("cannot wait for the workload")?;
+    power::end_other_processes();
+    streams.ended();
+    drain(&mut streams).doing("cannot drain the workload's streams")?;
+    Ok(Exit::from_wait_status(status, out_of_memory(vmstat)))
+}
+
+/// Becomes readable when a child ends.
+fn ended_children() -> io::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    signals.add(nix::sys::signal::SIGCHLD);
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// Makes the workload's control group with this many processes at most.
+fn limit_processes(most: u32) -> Result<File, Failure> {
+    let what = "cannot limit the number of processes: this kernel lacks cgroup v2 or its pids controller";
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+pids").doing(what)?;
+    fs::create_dir(GROUP).doing(what)?;
+    fs::write(format!("{GROUP}/pids.max"), most.to_string()).doing(what)?;
+    File::open(GROUP).doing(what)
+}
+
+/// Serves streams and monitor until the workload has ended; its wait status.
+fn serve(control: &mut Control, streams: &mut Streams, ended: &SignalFd, child: &Child) -> io::Result<i32> {
+    let mut monitor_is_there = true;
+    loop {
+        let mut fds = vec![PollFd::new(ended, PollFlags::IN)];
+        fds.extend(streams.interests());
+        if monitor_is_there {
+            fds.push(PollFd::new(control, PollFlags::IN));
+        }
+        wait_for(&mut fds)?;
+        let mut ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let message = monitor_is_there && ready.pop().unwrap_or(false);
+        streams.advance(&ready[1..]);
+        if message {
+            monitor_is_there = obey(control.receive(), streams, child);
+        }
+        if ready[0] {
+            while matches!(ended.read_signal(), Ok(Some(_))) {}
+            if let Some(status) = reap(child) {
+                return Ok(status);
+            }
+        }
+    }
+}
+
+/// Hands on what is left of the workload's output.
+fn drain(streams: &mut Streams) -> io::Result<()> {
+    while !streams.are_done() {
+        let mut fds: Vec<_> = streams.interests().collect();
+        wait_for(&mut fds)?;
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        streams.advance(&ready);
+    }
+    Ok(())
+}
+
+fn wait_for(fds: &mut [PollFd<'_>]) -> io::Result<()> {
+    match poll(fds, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Does what the monitor says. False when it has gone: nobody is left to run for.
+fn obey(order: Option<ToGuest>, streams: &Streams, child: &Child) -> bool {
+    match order {
+        // It may have just ended: then its status is on its way.
+        Some(ToGuest::Signal(number)) => drop(signal::send(child.pid, number)),
+        Some(ToGuest::Resize(size)) => streams.resize(size),
+        None => {
+            drop(signal::send(child.pid, libc::SIGKILL as u8));
+            return false;
+        }
+    }
+    true
+}
+
+/// Takes every child that has ended, adopted ones too; the wait status of the workload if it is among them.
+fn reap(child: &Child) -> Option<i32> {
+    let mut status = None;
+    while let Ok(Some((pid, found))) = wait(WaitOptions::NOHANG) {
+        if pid.as_raw_nonzero().get() == child.pid {
+            status = Some(found.as_raw());
+        }
+    }
+    status
+}
+
+/// Whether the kernel has killed a process since boot because memory ran out (Linux 4.13, `oom_kill` in
+/// /proc/vmstat).
+fn out_of_memory(mut vmstat: File) -> bool {
+    let mut text = String::new();
+    let _ = vmstat.read_to_string(&mut text);
+    text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests;
