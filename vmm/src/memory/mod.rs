@@ -3,7 +3,11 @@
 pub mod layout;
 pub mod scatter;
 
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use std::fs::File;
+use std::io;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// The guest's physical memory as the monitor has it mapped. Cloning shares the mapping.
 pub type GuestMemory = GuestMemoryMmap<()>;
@@ -31,4 +35,78 @@ pub fn map(size: u64) -> Result<GuestMemory, MapError> {
         .map(|range| (GuestAddress(range.start), (range.end - range.start) as usize))
         .collect();
     GuestMemory::from_ranges(&ranges).map_err(|source| MapError { size, source })
+}
+
+/// A file cannot be mapped into guest memory.
+#[derive(Debug, thiserror::Error)]
+pub enum MapFileError {
+    /// Not pages, or not all of them guest memory.
+    #[error(
+        "guest memory {address:#x}, {len} bytes, from byte {offset} of the file: not whole pages of memory"
+    )]
+    NotPages {
+        /// Guest address.
+        address: u64,
+        /// Bytes.
+        len: u64,
+        /// Position in the file.
+        offset: u64,
+    },
+    /// mmap(2).
+    #[error("cannot map it")]
+    Mmap(#[source] io::Error),
+}
+
+/// Lays `len` bytes of a file, from `offset`, over guest memory at `address`: the file's own pages, until
+/// the guest writes to one. All three are multiples of the page size.
+///
+/// A file that is shortened while it is mapped kills whoever touches the missing part; files given to a
+/// monitor are trusted not to be.
+///
+/// # Errors
+/// The range is not whole pages of guest memory, or as mmap(2).
+pub fn map_file(
+    memory: &GuestMemory,
+    address: u64,
+    file: &File,
+    offset: u64,
+    len: u64,
+) -> Result<(), MapFileError> {
+    let not_pages = || MapFileError::NotPages { address, len, offset };
+    if (address | len | offset) % layout::PAGE != 0 {
+        return Err(not_pages());
+    }
+    let slice = memory.get_slice(GuestAddress(address), len as usize).map_err(|_| not_pages())?;
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+    // SAFETY: the replaced range is `len` bytes of a mapping that `memory` owns and that nobody holds
+    // references into (guest memory is reached through volatile accesses only); it stays mapped,
+    // readable and writable, so every pointer into it stays valid.
+    unsafe {
+        let start = slice.ptr_guard_mut().as_ptr().cast();
+        mmap(start, len as usize, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)
+    }
+    .map(|_| ())
+    .map_err(|error| MapFileError::Mmap(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_pages_of_memory_are_mapped() {
+        let memory = map(layout::MIN_MEMORY).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        for (address, offset, len) in [
+            (1, 0, layout::PAGE),
+            (0, 1, layout::PAGE),
+            (0, 0, 100),
+            (layout::MIN_MEMORY - layout::PAGE, 0, 2 * layout::PAGE),
+        ] {
+            let result = map_file(&memory, address, &file, offset, len);
+            assert!(matches!(result, Err(MapFileError::NotPages { .. })), "{address:#x}");
+        }
+        assert!(map_file(&memory, layout::MIN_MEMORY - layout::PAGE, &file, 0, layout::PAGE).is_ok());
+    }
 }

@@ -1,0 +1,3 @@
+//! What differs between processor architectures.
+
+pub mod x86_64;

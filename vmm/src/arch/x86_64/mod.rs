@@ -1,0 +1,5 @@
+//! A processor's state before the guest's first instruction.
+
+pub mod cpuid;
+pub mod msrs;
+pub mod registers;

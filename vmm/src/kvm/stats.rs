@@ -1,0 +1,96 @@
+//! Counts of a vCPU's exits, as KVM keeps them: KVM_GET_STATS_FD (Linux 5.14,
+//! Documentation/virt/kvm/api.rst section 4.131).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, RawFd};
+use std::os::unix::fs::FileExt;
+
+use hv_common::Crossings;
+use kvm_bindings::KVMIO;
+use vmm_sys_util::ioctl::ioctl;
+use vmm_sys_util::ioctl_io_nr;
+
+ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
+
+/// Bytes of `struct kvm_stats_header`, and of `struct kvm_stats_desc` before its name.
+const HEADER: usize = 24;
+const DESCRIPTOR: usize = 16;
+/// More than any kernel has; a guard, not a limit one meets.
+const MAX_DESCRIPTORS: usize = 4096;
+const MAX_NAME: usize = 256;
+
+/// The counts of one vCPU.
+#[derive(Debug)]
+pub struct Stats(File);
+
+impl Stats {
+    /// The counts behind a vCPU's descriptor.
+    ///
+    /// # Errors
+    /// The host's kernel is older.
+    pub fn of(vcpu: &kvm_ioctls::VcpuFd) -> io::Result<Stats> {
+        // SAFETY: the descriptor is a vCPU's, the ioctl takes no argument.
+        let fd: RawFd = unsafe { ioctl(vcpu, KVM_GET_STATS_FD()) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+        Ok(Stats(unsafe { File::from_raw_fd(fd) }))
+    }
+
+    /// Adds this vCPU's counts: `total`, and those that KVM keeps by reason (`io`, `mmio`, `halt`, ...).
+    ///
+    /// # Errors
+    /// As reading the descriptor; or what it says is not as documented.
+    pub fn add_to(&self, crossings: &mut Crossings) -> io::Result<()> {
+        let header = self.bytes(0, HEADER)?;
+        let name_size = word(&header, 4);
+        let (count, descriptors_at, data_at) = (word(&header, 8), word(&header, 16), word(&header, 20));
+        if count > MAX_DESCRIPTORS || name_size > MAX_NAME {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let step = DESCRIPTOR + name_size;
+        for descriptor in self.bytes(descriptors_at, count * step)?.chunks_exact(step) {
+            let name = descriptor[DESCRIPTOR..].split(|byte| *byte == 0).next().unwrap_or_default();
+            if let Some(reason) = reason(name) {
+                let value = self.bytes(data_at + word(descriptor, 8), 8)?;
+                let value = value.try_into().map_or(0, u64::from_ne_bytes);
+                *crossings.entry(reason.to_owned()).or_default() += value;
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, offset: usize, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.0.read_exact_at(&mut bytes, offset as u64)?;
+        Ok(bytes)
+    }
+}
+
+/// The reason that a statistic counts exits for, if it counts exits. `exits` itself is all of them.
+fn reason(name: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(name).ok()? {
+        "exits" => Some("total"),
+        "hypercalls" => Some("hypercall"),
+        name => name.strip_suffix("_exits"),
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> usize {
+    bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_reasons() {
+        assert_eq!(reason(b"exits"), Some("total"));
+        assert_eq!(reason(b"mmio_exits"), Some("mmio"));
+        assert_eq!(reason(b"halt_wakeup"), None);
+        assert_eq!(reason(b"\xff"), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! One virtual machine: memory, interrupt controllers, events that need no exit.
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::{
+    KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+
+use super::{Error, Kvm};
+use crate::device::{Device, Range, Space};
+use crate::memory::{GuestMemory, layout};
+
+/// A virtual machine with its memory.
+///
+/// Field order is drop order: the VM goes before the memory that it reaches.
+pub struct Vm {
+    fd: VmFd,
+    /// Keeps the mappings that KVM was told of for as long as KVM may use them.
+    _memory: Option<GuestMemory>,
+}
+
+impl Vm {
+    /// A machine without memory or processors. Interrupt controllers (8259s, I/O APIC, local APICs)
+    /// are KVM's own; there is no timer chip: guests have their local APICs and KVM's clock.
+    ///
+    /// # Errors
+    /// As the ioctls.
+    pub fn new(kvm: &Kvm) -> Result<Vm, Error> {
+        let fd = kvm.create_vm()?;
+        fd.set_tss_address(layout::KVM_TSS as usize)
+            .map_err(Error::ioctl("set the address of its own pages"))?;
+        // Guests get no performance counters: Linux programs each of them at boot, one exit a register,
+        // and every exit saves and restores them. A host without this capability (before Linux 5.18)
+        // is slower, not wrong, since the guest's CPUID does not list them either.
+        let no_counters = kvm_enable_cap {
+            cap: KVM_CAP_PMU_CAPABILITY,
+            args: [KVM_PMU_CAP_DISABLE.into(), 0, 0, 0],
+            ..Default::default()
+        };
+        let _ = fd.enable_cap(&no_counters);
+        fd.create_irq_chip().map_err(Error::ioctl("create interrupt controllers"))?;
+        Ok(Vm { fd, _memory: None })
+    }
+
+    /// Gives the machine its memory, once.
+    ///
+    /// # Errors
+    /// As the ioctl.
+    pub fn set_memory(&mut self, memory: &GuestMemory) -> Result<(), Error> {
+        for (slot, region) in memory.iter().enumerate() {
+            let region = kvm_userspace_memory_region {
+                slot: slot as u32,
+                flags: 0,
+                guest_phys_addr: region.start_addr().raw_value(),
+                memory_size: region.len(),
+                userspace_addr: region.as_ptr() as u64,
+            };
+            // SAFETY: the range is one mapping of `memory`, whose regions do not overlap, and `self`
+            // keeps a share of it until after the VM is closed.
+            unsafe { self.fd.set_user_memory_region(region) }.map_err(Error::ioctl("take guest memory"))?;
+        }
+        self._memory = Some(memory.clone());
+        Ok(())
+    }
+
+    /// Connects a device's interrupt and doorbells, so that neither needs this process to be woken.
+    ///
+    /// # Errors
+    /// As the ioctls.
+    pub fn connect(&self, device: &Arc<dyn Device>) -> Result<(), Error> {
+        if let Some(interrupt) = device.interrupt() {
+            self.fd
+                .register_irqfd(interrupt.event, interrupt.gsi)
+                .map_err(Error::ioctl("connect a device's interrupt"))?;
+        }
+        let Range { space, .. } = device.range();
+        for doorbell in device.doorbells() {
+            let address = match space {
+                Space::Port => IoEventAddress::Pio(doorbell.address),
+                Space::Memory => IoEventAddress::Mmio(doorbell.address),
+            };
+            self.fd
+                .register_ioevent(doorbell.event, &address, doorbell.value)
+                .map_err(Error::ioctl("connect a device's doorbell"))?;
+        }
+        Ok(())
+    }
+
+    /// A processor of this number.
+    ///
+    /// # Errors
+    /// As the ioctl.
+    pub(super) fn create_vcpu(&self, id: u8) -> Result<VcpuFd, Error> {
+        self.fd.create_vcpu(id.into()).map_err(|error| match error.errno() {
+            libc::EINVAL => Error::Ioctl {
+                operation: "create so many vCPUs",
+                source: io::Error::from_raw_os_error(libc::EINVAL),
+            },
+            _ => Error::ioctl("create a vCPU")(error),
+        })
+    }
+}
