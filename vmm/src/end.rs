@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use rustix::event::{EventfdFlags, eventfd};
 
 /// Why no vCPU runs any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub struct Ending(Arc<Cell>);
 #[derive(Debug)]
 struct Cell {
     end: OnceLock<End>,
-    event: EventFd,
+    event: OwnedFd,
 }
 
 impl Ending {
@@ -71,7 +72,7 @@ impl Ending {
     /// # Errors
     /// The host gives no eventfd.
     pub fn new() -> io::Result<Ending> {
-        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Ending(Arc::new(Cell { end: OnceLock::new(), event })))
     }
 
@@ -79,7 +80,7 @@ impl Ending {
     pub fn tell(&self, end: End) {
         if self.0.end.set(end).is_ok() {
             // Cannot fail: the counter is 0 and this is the only write.
-            let _ = self.0.event.write(1);
+            let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
         }
     }
 
@@ -89,8 +90,8 @@ impl Ending {
     }
 
     /// Readable as soon as the end is told, and ever after.
-    pub fn event(&self) -> &EventFd {
-        &self.0.event
+    pub fn event(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
     }
 }
 
@@ -105,7 +106,9 @@ mod tests {
         ending.clone().tell(End::PowerOff);
         ending.tell(End::Reset);
         assert_eq!(ending.get(), Some(&End::PowerOff));
-        assert_eq!(ending.event().read().unwrap(), 1);
+        let mut count = [0; 8];
+        rustix::io::read(ending.event(), &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 1);
     }
 
     #[test]

@@ -14,5 +14,8 @@ pub mod bus;
 pub mod device;
 pub mod end;
 pub mod event_loop;
+pub mod guest;
 pub mod kvm;
 pub mod memory;
+pub mod recipe;
+pub mod settings;

@@ -7,11 +7,16 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 use hv_common::Crossings;
-use kvm_bindings::KVMIO;
 use vmm_sys_util::ioctl::ioctl;
-use vmm_sys_util::ioctl_io_nr;
 
-ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
+/// The ioctl's number, in a module of its own since the macro writes an undocumented function.
+#[allow(missing_docs)]
+mod number {
+    use kvm_bindings::KVMIO;
+    use vmm_sys_util::ioctl_io_nr;
+
+    ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
+}
 
 /// Bytes of `struct kvm_stats_header`, and of `struct kvm_stats_desc` before its name.
 const HEADER: usize = 24;
@@ -31,7 +36,7 @@ impl Stats {
     /// The host's kernel is older.
     pub fn of(vcpu: &kvm_ioctls::VcpuFd) -> io::Result<Stats> {
         // SAFETY: the descriptor is a vCPU's, the ioctl takes no argument.
-        let fd: RawFd = unsafe { ioctl(vcpu, KVM_GET_STATS_FD()) };
+        let fd: RawFd = unsafe { ioctl(vcpu, number::KVM_GET_STATS_FD()) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -1,0 +1,48 @@
+//! Boots a kernel with an initramfs on the bare machine, without hv-init or disks: for looking at the
+//! machine itself. Console goes to standard error, counts and the end to standard output.
+//!
+//! `boot KERNEL INITRAMFS [VCPUS [MIB [EXTRA...]]]`
+
+use std::error::Error;
+use std::fs::File;
+use std::path::Path;
+
+use hv_common::{Limits, Phase, Timeline};
+use hv_vmm::boot::cmdline::command_line;
+use hv_vmm::device::serial::Console;
+use hv_vmm::guest::{Description, Guest};
+use hv_vmm::recipe::Progress;
+use hv_vmm::settings::Settings;
+use rustix::event::{PollFd, PollFlags, poll};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [kernel, initramfs, rest @ ..] = &args[..] else {
+        return Err("boot KERNEL INITRAMFS [VCPUS [MIB [EXTRA...]]]".into());
+    };
+    let number = |at: usize, default: u32| rest.get(at).map_or(Ok(default), |word| word.parse());
+    let limits = Limits {
+        millicpus: Some(number(0, 1)? * 1000),
+        memory: Some(u64::from(number(1, 256)?) << 20),
+        pids: None,
+    };
+    let timeline = Timeline::new()?;
+    timeline.mark(Phase::Launch);
+    let description = Description {
+        kernel: &File::open(kernel)?,
+        kernel_path: Path::new(kernel),
+        initramfs: &std::fs::read(initramfs)?,
+        command_line: &command_line(&rest.get(2..).unwrap_or_default().join(" "))?,
+        settings: Settings::new(&limits)?,
+        console: Console::new(true),
+        virtio: Vec::new(),
+    };
+    let mut machine = Guest::start(description, &timeline, &mut Progress::default())?;
+    let mut events = [PollFd::from_borrowed_fd(machine.ending().event(), PollFlags::IN)];
+    poll(&mut events, None)?;
+    machine.stop();
+    let end = machine.ending().get().ok_or("no end was told")?;
+    let since = |phase| timeline.at(phase).zip(timeline.at(Phase::Launch)).map(|(at, start)| at - start);
+    println!("{end}; set-up took {:?} ns; exits {:?}", since(Phase::Kernel), machine.crossings());
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! A machine, from its description to its running vCPUs.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hv_common::{Crossings, Timeline};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
+
+use crate::acpi;
+use crate::arch::x86_64::{cpuid, msrs, registers};
+use crate::boot::elf::{self, Kernel};
+use crate::boot::zero_page::{Placement, zero_page};
+use crate::bus::{Bus, Overlap};
+use crate::device::Device;
+use crate::device::mark::Mark;
+use crate::device::power::Power;
+use crate::device::reset::Reset;
+use crate::device::serial::{Console, Serial};
+use crate::device::virtio::VirtioDevice;
+use crate::device::virtio::mmio::{Place, Transport};
+use crate::end::Ending;
+use crate::event_loop::{self, EventLoop};
+use crate::kvm::stats::Stats;
+use crate::kvm::vcpu::{Running, Vcpu, World};
+use crate::kvm::vm::Vm;
+use crate::kvm::{self, Kvm};
+use crate::memory::{self, GuestMemory, layout};
+use crate::recipe::{Progress, Step};
+use crate::settings::Settings;
+
+/// What a machine is made from.
+pub struct Description<'a> {
+    /// An ELF vmlinux.
+    pub kernel: &'a File,
+    /// Where it was found; only for messages.
+    pub kernel_path: &'a Path,
+    /// A cpio archive, maybe compressed as the kernel can.
+    pub initramfs: &'a [u8],
+    /// The kernel's command line, as [`crate::boot::cmdline::command_line`] made it.
+    pub command_line: &'a str,
+    /// Memory and vCPUs.
+    pub settings: Settings,
+    /// Where the serial console writes.
+    pub console: Console,
+    /// Virtio devices, in the order in which the guest finds them.
+    pub virtio: Vec<Box<dyn VirtioDevice>>,
+}
+
+/// Why a machine could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// KVM, which says it all.
+    #[error(transparent)]
+    Kvm(#[from] kvm::Error),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] memory::MapError),
+    /// No kernel.
+    #[error("cannot load the kernel {}", path.display())]
+    Kernel {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: elf::Error,
+    },
+    /// Kernel and initramfs need more memory.
+    #[error("kernel and an initramfs of {0} bytes do not fit in the guest's memory; give it more")]
+    Initramfs(usize),
+    /// Two devices at one place.
+    #[error(transparent)]
+    Bus(#[from] Overlap),
+    /// No place for a device.
+    #[error("a machine has no place for {0} virtio devices")]
+    TooManyDevices(usize),
+    /// A device could not be made.
+    #[error("cannot make the device {0}")]
+    Device(String, #[source] io::Error),
+    /// The tables do not fit.
+    #[error(transparent)]
+    Acpi(#[from] acpi::TooLong),
+    /// CPUID.
+    #[error(transparent)]
+    Cpuid(#[from] cpuid::TooManyLeaves),
+    /// Guest memory ends early; the layout makes sure that it does not.
+    #[error("cannot write to guest memory")]
+    Write(#[from] GuestMemoryError),
+    /// No event loop.
+    #[error(transparent)]
+    EventLoop(#[from] event_loop::Error),
+    /// A thread or descriptor.
+    #[error("cannot {0}")]
+    Host(&'static str, #[source] io::Error),
+}
+
+/// A machine whose vCPUs run. Dropping it stops them and gives everything back.
+///
+/// Field order is drop order: first the threads that use the rest.
+pub struct Guest {
+    vcpus: Vec<Running>,
+    _events: EventLoop,
+    stats: Vec<Stats>,
+    _vm: Vm,
+    memory: GuestMemory,
+    ending: Ending,
+}
+
+impl Guest {
+    /// Makes a machine and lets it run: the steps of [`Step`], in that order.
+    ///
+    /// # Errors
+    /// Nothing is left behind.
+    pub fn start(
+        description: Description<'_>,
+        timeline: &Timeline,
+        progress: &mut Progress,
+    ) -> Result<Guest, Error> {
+        let Description { settings, .. } = description;
+        grow_descriptor_table();
+        progress.begin(Step::OpenKvm);
+        let kvm = Kvm::open()?;
+        progress.begin(Step::CreateVm);
+        let mut vm = Vm::new(&kvm)?;
+        progress.begin(Step::MapMemory);
+        let memory = memory::map(settings.memory)?;
+        vm.set_memory(&memory)?;
+        progress.begin(Step::LoadKernel);
+        let kernel = load_kernel(&description, &memory)?;
+        progress.begin(Step::PlaceInitramfs);
+        let initramfs = place_initramfs(&description, &kernel, &memory)?;
+        progress.begin(Step::ConnectDevices);
+        let command_line = description.command_line;
+        let ending = Ending::new().map_err(|error| Error::Host("make an eventfd", error))?;
+        let devices = devices(description.console, description.virtio, &memory, &ending, timeline)?;
+        let bus = connect(&vm, &devices)?;
+        progress.begin(Step::WriteTables);
+        let placement = Placement { memory: settings.memory, command_line: command_line.len(), initramfs };
+        write_tables(&memory, &placement, command_line, &acpi::tables(settings.vcpus, &devices)?)?;
+        progress.begin(Step::CreateVcpus);
+        let vcpus = create_vcpus(&kvm, &vm, settings.vcpus, kernel.entry)?;
+        let stats = vcpus.iter().filter_map(Vcpu::stats).collect();
+        progress.begin(Step::StartEvents);
+        let events = EventLoop::start(devices.iter().filter_map(|device| device.subscriber()).collect())?;
+        progress.begin(Step::RunVcpus);
+        let world = World { bus, ending: ending.clone(), timeline: timeline.clone() };
+        let vcpus = run(vcpus, &world)?;
+        Ok(Guest { vcpus, _events: events, stats, _vm: vm, memory, ending })
+    }
+
+    /// How it ended, when it has.
+    pub fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// Takes all vCPUs out of the guest for good. Devices keep serving what the guest has left them.
+    pub fn stop(&mut self) {
+        self.vcpus.iter().for_each(Running::stop);
+        self.vcpus.clear();
+    }
+
+    /// Exits so far, by reason, of all vCPUs; empty where the host's kernel does not count them.
+    pub fn crossings(&self) -> Crossings {
+        let mut crossings = Crossings::new();
+        for stats in &self.stats {
+            // What cannot be read is not counted: the map's emptiness says so.
+            let _ = stats.add_to(&mut crossings);
+        }
+        crossings
+    }
+
+    /// Where guest memory is in this process.
+    pub fn memory_ranges(&self) -> Vec<Range<u64>> {
+        let range = |start: u64, len: u64| start..start + len;
+        self.memory.iter().map(|region| range(region.as_ptr() as u64, region.len())).collect()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Growing the table of descriptors when threads share it makes the kernel wait for a grace period
+/// (fs/file.c, expand_fdtable), milliseconds each time: so it is grown before, by using a high number.
+fn grow_descriptor_table() {
+    const HIGH: i32 = 255;
+    // Where the limit is lower, the table stays small and growing it later costs time only.
+    let _ = rustix::io::fcntl_dupfd_cloexec(io::stderr().as_fd(), HIGH);
+}
+
+fn load_kernel(description: &Description<'_>, memory: &GuestMemory) -> Result<Kernel, Error> {
+    let load = || {
+        let kernel = Kernel::read(description.kernel, description.settings.memory)?;
+        kernel.load(description.kernel, memory)?;
+        Ok(kernel)
+    };
+    load().map_err(|source| Error::Kernel { path: description.kernel_path.to_owned(), source })
+}
+
+/// Guest address and length.
+fn place_initramfs(
+    description: &Description<'_>,
+    kernel: &Kernel,
+    memory: &GuestMemory,
+) -> Result<(u64, u64), Error> {
+    let bytes = description.initramfs;
+    if bytes.is_empty() {
+        return Ok((0, 0));
+    }
+    let address = layout::initramfs(description.settings.memory, kernel.end(), bytes.len() as u64)
+        .ok_or(Error::Initramfs(bytes.len()))?;
+    memory.write_slice(bytes, GuestAddress(address))?;
+    Ok((address, bytes.len() as u64))
+}
+
+/// All devices of the machine, in the order in which the guest finds them.
+fn devices(
+    console: Console,
+    virtio: Vec<Box<dyn VirtioDevice>>,
+    memory: &GuestMemory,
+    ending: &Ending,
+    timeline: &Timeline,
+) -> Result<Vec<Arc<dyn Device>>, Error> {
+    let serial = Serial::new(console).map_err(|error| Error::Device("serial0".into(), error))?;
+    let mut devices: Vec<Arc<dyn Device>> = vec![
+        Arc::new(serial),
+        Arc::new(Reset::new(ending.clone())),
+        Arc::new(Power::new(ending.clone())),
+        Arc::new(Mark::new(timeline.clone())),
+    ];
+    let count = virtio.len();
+    for (number, device) in (0..).zip(virtio) {
+        let name = device.name().to_owned();
+        let place = Place::nth(number).ok_or(Error::TooManyDevices(count))?;
+        let transport =
+            Transport::new(device, place, memory.clone()).map_err(|error| Error::Device(name, error))?;
+        devices.push(Arc::new(transport));
+    }
+    Ok(devices)
+}
+
+fn connect(vm: &Vm, devices: &[Arc<dyn Device>]) -> Result<Arc<Bus>, Error> {
+    let mut bus = Bus::default();
+    for device in devices {
+        bus.insert(device.clone())?;
+        vm.connect(device)?;
+    }
+    Ok(Arc::new(bus))
+}
+
+fn write_tables(
+    memory: &GuestMemory,
+    placement: &Placement,
+    command_line: &str,
+    acpi: &[u8],
+) -> Result<(), GuestMemoryError> {
+    memory.write_slice(acpi, GuestAddress(layout::ACPI.start))?;
+    // Guest memory is zero, so the NUL is there.
+    memory.write_slice(command_line.as_bytes(), GuestAddress(layout::COMMAND_LINE))?;
+    memory.write_slice(&zero_page(placement), GuestAddress(layout::ZERO_PAGE))?;
+    registers::write_tables(memory)
+}
+
+/// vCPU 0 stands at the kernel's entry; the others wait for it to start them.
+fn create_vcpus(kvm: &Kvm, vm: &Vm, count: u8, entry: u64) -> Result<Vec<Vcpu>, Error> {
+    let vcpus = (0..count).map(|id| Vcpu::new(vm, id)).collect::<Result<Vec<_>, _>>()?;
+    let tsc_khz = vcpus.first().and_then(Vcpu::tsc_khz);
+    let template = cpuid::Template::new(&kvm.supported_cpuid()?, count, tsc_khz);
+    let msrs = msrs::boot();
+    for (id, vcpu) in (0..).zip(&vcpus) {
+        vcpu.set_cpuid(&template.of(id)?)?;
+        vcpu.set_msrs(&msrs)?;
+        if id == 0 {
+            let special = registers::special(vcpu.special_registers()?);
+            vcpu.set_registers(&special, &registers::general(entry))?;
+        }
+    }
+    Ok(vcpus)
+}
+
+fn run(vcpus: Vec<Vcpu>, world: &World) -> Result<Vec<Running>, Error> {
+    let start = |vcpu: Vcpu| vcpu.run(world.clone());
+    vcpus
+        .into_iter()
+        .map(start)
+        .collect::<io::Result<_>>()
+        .map_err(|error| Error::Host("start a vCPU's thread", error))
+}
