@@ -13,11 +13,6 @@ const DEFAULTS: &[&str] = &[
     "reboot=k",
     // One UART exists: do not probe for three more.
     "8250.nr_uarts=1",
-    // There is no keyboard, no mouse and no multiplexer behind the reset line.
-    "i8042.noaux",
-    "i8042.nomux",
-    "i8042.nopnp",
-    "i8042.dumbkbd",
     // There is no PCI: do not probe for it.
     "pci=off",
     // KVM keeps the time stamp counters together: no watchdog over them, no test of the timer.
