@@ -6,16 +6,42 @@
 //! - [`memory`]: where things are in the guest's address space, and how its memory is mapped.
 //! - [`kvm`]: the ioctls; [`arch`]: a processor's state before its first instruction; [`end`]: how a machine ended.
 //! - [`boot`]: what stands in memory before the first instruction; [`acpi`]: the tables that describe the machine.
+//! - [`guest`]: a machine from its description to its running vCPUs, in the order of [`recipe`]; [`settings`]: its size.
+//! - [`agent`]: the monitor's side of hv-init; [`failure`]: why a guest gave no result; [`backend`]: a spec to a sandbox.
+//! - [`probe`]: whether this host's KVM runs a guest kernel natively.
+//!
+//! Unsafe code is in [`kvm`] and [`memory`] only.
 
+#[forbid(unsafe_code)]
 pub mod acpi;
+#[forbid(unsafe_code)]
+pub mod agent;
+#[forbid(unsafe_code)]
 pub mod arch;
+#[forbid(unsafe_code)]
+pub mod backend;
+#[forbid(unsafe_code)]
 pub mod boot;
+#[forbid(unsafe_code)]
 pub mod bus;
+#[forbid(unsafe_code)]
 pub mod device;
+#[forbid(unsafe_code)]
 pub mod end;
+#[forbid(unsafe_code)]
 pub mod event_loop;
+#[forbid(unsafe_code)]
+pub mod failure;
+#[forbid(unsafe_code)]
 pub mod guest;
 pub mod kvm;
 pub mod memory;
+#[forbid(unsafe_code)]
+pub mod probe;
+#[forbid(unsafe_code)]
 pub mod recipe;
+#[forbid(unsafe_code)]
 pub mod settings;
+
+pub use backend::{Kvm, Machine};
+pub use probe::{ProbeError, runs_guest_kernel_code};

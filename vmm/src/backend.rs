@@ -1,0 +1,305 @@
+//! The microVM as a backend: from a spec to a running sandbox.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hv_common::sandbox::Stdio;
+use hv_common::spec::TerminalSize;
+use hv_common::wire::ToGuest;
+use hv_common::{
+    Backend, Crossings, Exit, Kind, Phase, Root, Sandbox, SandboxError, Spec, StartError, Timeline,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::retry_on_intr;
+
+use crate::agent::{self, Agent, Listeners, Start};
+use crate::boot::cmdline::{self, command_line};
+use crate::device::serial::Console;
+use crate::device::virtio::VirtioDevice;
+use crate::device::virtio::block::{Block, Disk, DiskError};
+use crate::device::virtio::rng::Rng;
+use crate::device::virtio::vsock::{self, Vsock};
+use crate::failure::Evidence;
+use crate::guest::{self, Description, Guest};
+use crate::probe::{self, ProbeError};
+use crate::recipe::{Progress, Step};
+use crate::settings::{self, Settings};
+
+/// The guest's vsock address; each machine has a device of its own, so all may have the same.
+const GUEST_CID: u32 = 3;
+/// After this long without hv-init, the host is asked whether it can run a kernel at all.
+const DOUBT: Duration = Duration::from_millis(800);
+/// After hv-init is gone, how long its machine may take to end and say why; after the machine is gone,
+/// how long the last output may take to come through.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What every microVM of this backend boots.
+#[derive(Debug)]
+pub struct Machine {
+    /// An ELF vmlinux.
+    pub kernel: File,
+    /// Where it was found; only for messages.
+    pub kernel_path: PathBuf,
+    /// The initramfs with hv-init and this run's configuration.
+    pub initramfs: Vec<u8>,
+    /// Added to the kernel's command line.
+    pub cmdline: String,
+    /// Copies the serial console to standard error.
+    pub console: bool,
+    /// A directory of this run alone (mode 0700), for the sockets between monitor and guest.
+    pub runtime_dir: PathBuf,
+}
+
+/// Starts microVMs on the host's KVM.
+#[derive(Debug)]
+pub struct Kvm {
+    machine: Machine,
+}
+
+/// Why a microVM could not be started.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
+    #[error(transparent)]
+    CommandLine(#[from] cmdline::Error),
+    #[error("cannot use the image {}", .0.display())]
+    Disk(PathBuf, #[source] DiskError),
+    #[error("{} is a directory: a microVM needs it packed into an image", .0.display())]
+    Directory(PathBuf),
+    #[error("cannot make the device vsock")]
+    Vsock(#[from] vsock::ListenError),
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+    #[error(transparent)]
+    Guest(#[from] guest::Error),
+    #[error("cannot wait for the guest")]
+    Wait(#[source] io::Error),
+    #[error("{what}")]
+    Workload { what: String, status: u8, source: io::Error },
+    #[error(transparent)]
+    Failed(#[from] SandboxError),
+}
+
+impl Kvm {
+    /// A backend that boots this.
+    pub fn new(machine: Machine) -> Kvm {
+        Kvm { machine }
+    }
+
+    fn try_start(&self, spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Running, Error> {
+        let machine = &self.machine;
+        let settings = Settings::new(&spec.limits)?;
+        let command_line = command_line(&machine.cmdline)?;
+        let listeners = Listeners::bind(&machine.runtime_dir, matches!(stdio, Stdio::Terminal))?;
+        let console = Console::new(machine.console);
+        let description = Description {
+            kernel: &machine.kernel,
+            kernel_path: &machine.kernel_path,
+            initramfs: &machine.initramfs,
+            command_line: &command_line,
+            settings,
+            console: console.clone(),
+            virtio: self.virtio(spec.root)?,
+        };
+        let guest = Guest::start(description, timeline, &mut Progress::default())?;
+        let agent = Agent::start(listeners, stdio, timeline)?;
+        let over = either(agent.outcome().complete(), guest.ending().event()).map_err(Error::Wait)?;
+        let running = Running { agent, guest, console, timeline: timeline.clone(), over, exit: None };
+        running.await_start()?;
+        Ok(running)
+    }
+
+    /// The virtio devices in the order in which the guest finds them: the root disk is the first.
+    fn virtio(&self, root: Root) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
+        let (path, file, writable) = match root {
+            Root::Disk { path, file, writable, .. } => (path, file, writable),
+            Root::Directory { path, .. } => return Err(Error::Directory(path)),
+        };
+        let disk = Disk::new(file, !writable).map_err(|error| Error::Disk(path, error))?;
+        let vsock = Vsock::new(GUEST_CID, &agent::vsock_path(&self.machine.runtime_dir))?;
+        Ok(vec![Box::new(Block::new(disk, "root")), Box::new(vsock), Box::new(Rng::new())])
+    }
+}
+
+impl Backend for Kvm {
+    fn kind(&self) -> Kind {
+        Kind::Vm
+    }
+
+    fn plan(&self, spec: &Spec) -> Vec<String> {
+        let mut plan = match Settings::new(&spec.limits) {
+            Ok(Settings { memory, vcpus }) => {
+                vec![format!("a machine of {vcpus} vCPU(s) and {} MiB", memory >> 20)]
+            }
+            Err(error) => vec![format!("cannot go on: {error}")],
+        };
+        let machine = &self.machine;
+        plan.push(format!("kernel {}", machine.kernel_path.display()));
+        plan.push(match command_line(&machine.cmdline) {
+            Ok(line) => format!("kernel command line: {line}"),
+            Err(error) => format!("cannot go on: {error}"),
+        });
+        plan.push(format!("initramfs of {} bytes", machine.initramfs.len()));
+        plan.push(format!("listen for hv-init in {}", machine.runtime_dir.display()));
+        plan.extend(Step::ALL.iter().map(Step::to_string));
+        plan.push("wait until hv-init has executed the workload".into());
+        plan
+    }
+
+    fn start(&self, spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Box<dyn Sandbox>, StartError> {
+        match self.try_start(spec, stdio, timeline) {
+            Ok(running) => Ok(Box::new(running)),
+            Err(Error::Workload { what, status, source }) => {
+                let error = Error::Workload { what, status, source };
+                Err(StartError::new(timeline, error).with_status(status))
+            }
+            Err(error) => Err(StartError::new(timeline, error)),
+        }
+    }
+}
+
+/// A started microVM. Field order is drop order: the agent's threads, then the guest they talk to.
+struct Running {
+    agent: Agent,
+    guest: Guest,
+    console: Console,
+    timeline: Timeline,
+    /// Readable when the run is over, one way or the other.
+    over: OwnedFd,
+    exit: Option<Exit>,
+}
+
+impl Running {
+    /// Returns when the workload's program has been executed.
+    fn await_start(&self) -> Result<(), Error> {
+        let decided = either(self.agent.outcome().decided(), self.guest.ending().event());
+        let decided = decided.map_err(Error::Wait)?;
+        if !await_event(decided.as_fd(), Some(DOUBT)).map_err(Error::Wait)? {
+            self.doubt_host()?;
+            await_event(decided.as_fd(), None).map_err(Error::Wait)?;
+        }
+        match self.agent.outcome().start() {
+            Some(Start::Started) => Ok(()),
+            Some(Start::Failed { what, errno, status }) => {
+                Err(Error::Workload { what, status, source: io::Error::from_raw_os_error(errno) })
+            }
+            None => Err(self.failure(None).into()),
+        }
+    }
+
+    /// A guest that is late may be running on a KVM that only emulates it: then it is better to say so
+    /// than to wait until the emulator meets an instruction that it lacks.
+    fn doubt_host(&self) -> Result<(), Error> {
+        if self.timeline.at(Phase::Init).is_some() {
+            return Ok(());
+        }
+        match probe::runs_guest_kernel_code() {
+            Err(error @ ProbeError::Emulated { .. }) => Err(self.failure(Some(error)).into()),
+            // Native, or nothing learned: the guest is just slow.
+            _ => Ok(()),
+        }
+    }
+
+    /// Why there is no result. Gives the machine a moment to say how it ended, when hv-init went first.
+    fn failure(&self, probe: Option<ProbeError>) -> SandboxError {
+        if probe.is_none() {
+            let _ = await_event(self.guest.ending().event(), Some(GRACE));
+        }
+        let evidence = Evidence {
+            end: self.guest.ending().get(),
+            loss: self.agent.outcome().loss(),
+            probe,
+            console: self.console.bytes(),
+            timeline: &self.timeline,
+        };
+        evidence.explain()
+    }
+
+    fn send(&self, message: &ToGuest, what: &str) -> Result<(), SandboxError> {
+        let unreachable = |error| SandboxError {
+            what: format!("cannot {what} the workload: its guest does not answer"),
+            source: Some(Box::new(error)),
+        };
+        self.agent.send(message).map_err(unreachable)
+    }
+}
+
+impl Sandbox for Running {
+    fn pids(&self) -> Vec<i32> {
+        Vec::new()
+    }
+
+    fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.agent.terminal()
+    }
+
+    fn resize(&self, size: TerminalSize) -> Result<(), SandboxError> {
+        self.send(&ToGuest::Resize(size), "resize the terminal of")
+    }
+
+    fn signal(&self, signal: i32) -> Result<(), SandboxError> {
+        let number = u8::try_from(signal).ok().filter(|number| (1..=64).contains(number));
+        let number = number
+            .ok_or_else(|| SandboxError { what: format!("there is no signal {signal}"), source: None })?;
+        self.send(&ToGuest::Signal(number), "signal")
+    }
+
+    fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.over.as_fd()
+    }
+
+    fn wait(&mut self) -> Result<Exit, SandboxError> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        let cannot_wait = |error: io::Error| SandboxError {
+            what: "cannot wait for the guest".into(),
+            source: Some(Box::new(error)),
+        };
+        await_event(self.over.as_fd(), None).map_err(cannot_wait)?;
+        let outcome = self.agent.outcome();
+        if outcome.exit().is_some_and(|(_, drained)| !drained) {
+            // The machine is gone before its last output came through: what it left is on its way.
+            await_event(outcome.complete(), Some(GRACE)).map_err(cannot_wait)?;
+        }
+        let Some((exit, _)) = outcome.exit() else { return Err(self.failure(None)) };
+        self.guest.stop();
+        self.exit = Some(exit);
+        Ok(exit)
+    }
+
+    fn crossings(&self) -> Crossings {
+        self.guest.crossings()
+    }
+
+    fn guest_memory(&self) -> Vec<std::ops::Range<u64>> {
+        self.guest.memory_ranges()
+    }
+
+    fn console(&self) -> Option<Vec<u8>> {
+        Some(self.console.bytes())
+    }
+}
+
+/// A descriptor that is readable when one of two is.
+fn either(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for (number, fd) in (0..).zip([one, other]) {
+        epoll::add(&both, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
+    }
+    Ok(both)
+}
+
+/// Waits until `fd` is readable; false when that took too long.
+fn await_event(fd: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<bool> {
+    let limit = limit.map(|limit| Timespec {
+        tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    Ok(retry_on_intr(|| poll(&mut fds, limit.as_ref()))? > 0)
+}
