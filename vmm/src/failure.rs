@@ -75,10 +75,7 @@ fn not_native() -> String {
 
 /// Text that is safe to print on a terminal, whatever the guest wrote.
 fn readable(console: &[u8]) -> String {
-    String::from_utf8_lossy(console)
-        .chars()
-        .filter(|c| *c == '\n' || !c.is_control())
-        .collect()
+    String::from_utf8_lossy(console).chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 
 /// What the kernel said it panicked of.
@@ -116,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_panic_is_named_with_the_kernels_words() {
-        let console = "[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n[    1.1] more\r\n";
+        let console =
+            "[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n[    1.1] more\r\n";
         let error = explain(Some(End::Reset), console, false);
         assert!(
             error.what.starts_with("the guest kernel panicked: VFS: Unable to mount root fs;"),

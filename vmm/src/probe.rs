@@ -202,8 +202,7 @@ fn write_guest(memory: &GuestMemory, tests: &[&Test]) -> Result<(), GuestMemoryE
 
 /// 64-bit kernel mode.
 fn special(reset: kvm_sregs, xsave: bool) -> kvm_sregs {
-    let data =
-        kvm_segment { limit: u32::MAX, type_: 3, present: 1, s: 1, db: 1, g: 1, ..Default::default() };
+    let data = kvm_segment { limit: u32::MAX, type_: 3, present: 1, s: 1, db: 1, g: 1, ..Default::default() };
     let mut special = reset;
     special.cs = kvm_segment { selector: CODE_SELECTOR, type_: 11, l: 1, db: 0, ..data };
     for segment in [&mut special.ds, &mut special.es, &mut special.ss] {

@@ -3,7 +3,7 @@
 //!
 //! # Layout
 //! - [`Listeners`]: the sockets, bound before the guest runs. [`Agent`]: the threads that serve them.
-//! - [`outcome`]: what has been learned of the workload; [`pump`]: a stream to a socket and back; [`wait`]:
+//! - `outcome`: what has been learned of the workload; `pump`: a stream to a socket and back; `wait`:
 //!   waiting that can be given up.
 //!
 //! One thread a stream: a reader that stops holds up nothing but its own stream, all the way into the
@@ -236,7 +236,8 @@ fn serve_control(
     control: &Mutex<Option<UnixStream>>,
 ) {
     let Some(stream) = listener.accept(cancel) else { return };
-    let writer = stream.try_clone().and_then(|writer| writer.set_write_timeout(Some(PATIENCE)).map(|()| writer));
+    let writer =
+        stream.try_clone().and_then(|writer| writer.set_write_timeout(Some(PATIENCE)).map(|()| writer));
     match writer {
         Ok(writer) => *control.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer),
         Err(error) => return outcome.lost(&format!("its control connection broke: {error}")),

@@ -30,7 +30,7 @@ impl Cancel {
     ///
     /// # Errors
     /// Cancelled, or as poll(2).
-    pub fn readable(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn readable<'a>(&'a self, fd: BorrowedFd<'a>) -> io::Result<()> {
         self.wait(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)])
     }
 
@@ -38,7 +38,7 @@ impl Cancel {
     ///
     /// # Errors
     /// Cancelled, or as poll(2).
-    pub fn writable(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn writable<'a>(&'a self, fd: BorrowedFd<'a>) -> io::Result<()> {
         self.wait(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)])
     }
 
@@ -46,7 +46,11 @@ impl Cancel {
     ///
     /// # Errors
     /// Cancelled, or as poll(2).
-    pub fn readable_unless_hung_up(&self, fd: BorrowedFd<'_>, peer: BorrowedFd<'_>) -> io::Result<bool> {
+    pub fn readable_unless_hung_up<'a>(
+        &'a self,
+        fd: BorrowedFd<'a>,
+        peer: BorrowedFd<'a>,
+    ) -> io::Result<bool> {
         let mut fds =
             [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::from_borrowed_fd(peer, PollFlags::empty())];
         self.wait(&mut fds)?;
@@ -57,7 +61,7 @@ impl Cancel {
     ///
     /// # Errors
     /// Cancelled, or as poll(2).
-    pub fn hung_up(&self, peer: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn hung_up<'a>(&'a self, peer: BorrowedFd<'a>) -> io::Result<()> {
         self.wait(&mut [PollFd::from_borrowed_fd(peer, PollFlags::empty())])
     }
 
@@ -67,8 +71,8 @@ impl Cancel {
     }
 
     /// Waits until one of `fds` has something (noted there) or the run is over.
-    fn wait(&self, fds: &mut [PollFd<'_>]) -> io::Result<()> {
-        let mut all: Vec<PollFd<'_>> = fds.to_vec();
+    fn wait<'a>(&'a self, fds: &mut [PollFd<'a>]) -> io::Result<()> {
+        let mut all: Vec<PollFd<'a>> = fds.to_vec();
         all.push(PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN));
         retry_on_intr(|| poll(&mut all, None))?;
         if all.pop().is_some_and(|cancel| !cancel.revents().is_empty()) {

@@ -162,7 +162,7 @@ impl Segment {
     /// How many bytes, from the start, may be mapped instead of copied. Not the last page if the file's
     /// part ends within it: what follows in the file is not zero.
     fn mappable(&self) -> u64 {
-        let aligned = self.offset % layout::PAGE == 0 && self.guest.start % layout::PAGE == 0;
+        let aligned = (self.offset | self.guest.start).is_multiple_of(layout::PAGE);
         if aligned { self.file_len & !(layout::PAGE - 1) } else { 0 }
     }
 }

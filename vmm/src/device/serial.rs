@@ -37,7 +37,7 @@ impl Console {
         Console(Arc::new(Mutex::new(Ring { bytes: VecDeque::new(), echo })))
     }
 
-    /// The last output, at most [`KEPT`] bytes.
+    /// The last output, at most 16 KiB.
     pub fn bytes(&self) -> Vec<u8> {
         self.lock().bytes.iter().copied().collect()
     }

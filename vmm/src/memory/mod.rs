@@ -73,7 +73,7 @@ pub fn map_file(
     len: u64,
 ) -> Result<(), MapFileError> {
     let not_pages = || MapFileError::NotPages { address, len, offset };
-    if (address | len | offset) % layout::PAGE != 0 {
+    if !(address | len | offset).is_multiple_of(layout::PAGE) {
         return Err(not_pages());
     }
     let slice = memory.get_slice(GuestAddress(address), len as usize).map_err(|_| not_pages())?;
