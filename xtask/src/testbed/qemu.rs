@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,15 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How many lines of the host's console are shown when it dies.
 const CONSOLE_TAIL_LINES: usize = 40;
 
+/// Exit status when nobody reads the command's output any more, as if SIGPIPE had ended it.
+const OUTPUT_CLOSED: u8 = 128 + 13;
+
 /// What the threads around the machine report.
 enum Event {
     /// One line from the status port.
     Status(String),
+    /// What the command wrote could not be passed on.
+    OutputClosed,
     /// The status port was closed: the machine is gone.
     Gone,
 }
@@ -61,8 +66,11 @@ pub fn run(host: &Host, disk: &Path, run: &Run, streams: Streams, dir: &Path) ->
         connected.try_into().map_err(|_| anyhow!("QEMU opened too few ports"))?;
 
     feed(stdin, streams.stdin);
-    let outputs = [drain(stdout, streams.stdout), drain(stderr, streams.stderr)];
-    let code = wait(&watch(status), run.timeout).map_err(|error| with_tail(error, "the host", &console));
+    let (report, events) = mpsc::channel();
+    let outputs =
+        [drain(stdout, streams.stdout, report.clone()), drain(stderr, streams.stderr, report.clone())];
+    watch(status, report);
+    let code = wait(&events, run.timeout).map_err(|error| with_tail(error, "the host", &console));
     machine.stop();
     for output in outputs {
         if output.join().is_err() {
@@ -112,24 +120,23 @@ fn wait(events: &Receiver<Event>, timeout: Option<Duration>) -> Result<u8> {
                     .and_then(|code| code.parse().ok())
                     .with_context(|| format!("the testbed said {line:?}"));
             }
+            Event::OutputClosed => return Ok(OUTPUT_CLOSED),
             Event::Gone => bail!("the testbed's host died before the command ended"),
         }
     }
 }
 
 /// Reads the status port line by line.
-fn watch(status: UnixStream) -> Receiver<Event> {
-    let (send, events) = mpsc::channel();
+fn watch(status: UnixStream, report: Sender<Event>) {
     thread::spawn(move || {
         for line in BufReader::new(status).lines().map_while(Result::ok) {
-            if send.send(Event::Status(line)).is_err() {
+            if report.send(Event::Status(line)).is_err() {
                 return;
             }
         }
         // Nobody listens any more once the exit status has been read.
-        let _ = send.send(Event::Gone);
+        let _ = report.send(Event::Gone);
     });
-    events
 }
 
 /// Passes `from` on to the command. The thread may stay blocked in a read until this process ends.
@@ -146,14 +153,16 @@ fn feed(mut port: UnixStream, from: Option<Box<dyn Read + Send>>) {
     });
 }
 
-/// Passes the command's output on to `to`. When `to` fails (a closed pipe), the rest is read and dropped,
-/// so that the command still ends with a status of its own.
-fn drain(mut port: UnixStream, mut to: Box<dyn Write + Send>) -> JoinHandle<()> {
+/// Passes the command's output on to `to`, and reports when that is not possible any more.
+fn drain(mut port: UnixStream, mut to: Box<dyn Write + Send>, report: Sender<Event>) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
-        let mut open = true;
         while let Ok(length @ 1..) = port.read(&mut buffer) {
-            open = open && to.write_all(&buffer[..length]).and_then(|()| to.flush()).is_ok();
+            if to.write_all(&buffer[..length]).and_then(|()| to.flush()).is_err() {
+                // Nobody listens any more once the exit status has been read.
+                let _ = report.send(Event::OutputClosed);
+                return;
+            }
         }
     })
 }
