@@ -4,6 +4,8 @@
 
 mod apt;
 mod cache;
+mod demo;
+mod hv;
 mod kernel;
 mod progress;
 mod rootfs;
@@ -32,6 +34,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Start one image as a process, as a container and as a microVM, and compare them
+    Demo {
+        /// Runs of each kind that are measured
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+    },
     /// Build the tuned microVM kernel, or find it in the cache; prints the directory with vmlinux and bzImage
     Kernel,
     /// Make the demo image, or find it in the cache; prints the directory with demo/ and demo.{ext4,squashfs,erofs}
@@ -102,6 +110,7 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Kernel => println!("{}", kernel::tuned()?.display()),
         Task::Image => println!("{}", rootfs::demo()?.display()),
+        Task::Demo { runs } => return demo::run(runs),
         Task::Test => return test::run(),
         Task::Testbed(args) => return run_in_testbed(args),
     }
@@ -110,7 +119,7 @@ fn run(task: Task) -> Result<ExitCode> {
 
 fn run_in_testbed(args: TestbedArgs) -> Result<ExitCode> {
     if !args.no_build {
-        testbed::build_programs(args.release)?;
+        hv::build(args.release)?;
     }
     let run = testbed::Run {
         count: args.count,

@@ -111,7 +111,7 @@ impl Write for Collector {
                 self.line.push(byte);
                 continue;
             }
-            if self.line.starts_with(b"test ") {
+            if self.line.starts_with(b"test ") && !self.line.starts_with(b"test result:") {
                 eprintln!("{}", String::from_utf8_lossy(&self.line));
             }
             self.line.clear();

@@ -19,7 +19,7 @@ use self::libtest::Tally;
 use self::programs::Program;
 use crate::progress::{Step, human, tail};
 use crate::testbed::image;
-use crate::{cache, kernel, rootfs, workspace};
+use crate::{cache, hv, kernel, rootfs, workspace};
 
 /// How much of a failed check's output is shown.
 const CHECK_TAIL_LINES: usize = 200;
@@ -57,7 +57,7 @@ pub fn run() -> Result<ExitCode> {
     ]
     .map(|(name, path)| (name.to_owned(), path.display().to_string()))
     .into();
-    let vm_runs_here = vm_runs_here(&workspace::bin_dir("debug").join("hv"));
+    let vm_runs_here = hv::vm_runs_here(&workspace::bin_dir("debug").join("hv"));
     if vm_runs_here {
         env.push(("HV_TEST_VM".to_owned(), "1".to_owned()));
     }
@@ -133,15 +133,6 @@ fn doc_tests() -> Result<Tally> {
     step.done();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     Ok(libtest::read(&text, output.status.success()))
-}
-
-/// Whether this machine's KVM runs Linux guests, as `hv check` finds out by trying.
-fn vm_runs_here(hv: &Path) -> bool {
-    let check =
-        Command::new(hv).args(["check", "--json"]).stdin(Stdio::null()).stderr(Stdio::null()).output();
-    check.is_ok_and(|output| {
-        output.status.success() && serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok()
-    })
 }
 
 /// Skips with their reasons, failures with their output, then the count.

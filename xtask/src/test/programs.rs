@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::progress::{self, Step};
-use crate::workspace;
+use crate::{hv, workspace};
 
 /// How long one test program may take, in seconds.
 pub const LIMIT_SECONDS: u32 = 900;
@@ -66,7 +66,7 @@ fn has_segment(name: &str, wanted: &[&str]) -> bool {
 /// Something does not compile.
 pub fn build(log: &Path) -> Result<Vec<Program>> {
     let root = workspace::root();
-    progress::run("building hv", Command::new("cargo").args(["build"]).current_dir(root), log)?;
+    hv::build(false)?;
     let step = Step::start("building the tests");
     let error_log = File::options().create(true).append(true).open(log).context("open the build's log")?;
     let output = Command::new("cargo")
@@ -94,7 +94,12 @@ fn executables(messages: &str) -> Vec<Program> {
         .filter_map(|message| {
             let path = PathBuf::from(message["executable"].as_str()?);
             let package_dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf();
-            let package = package_dir.file_name()?.to_string_lossy().into_owned();
+            // The root package is `hv`; the others are called after their directories.
+            let package = match package_dir.strip_prefix(workspace::root()) {
+                Ok(path) if path == Path::new("") => "hv".to_owned(),
+                Ok(path) => path.display().to_string(),
+                Err(_) => package_dir.display().to_string(),
+            };
             let target = message["target"]["name"].as_str()?;
             let kind = message["target"]["kind"][0].as_str()?;
             let label = format!("{package}/{target} ({kind})");
@@ -134,8 +139,10 @@ mod tests {
     #[test]
     fn only_test_programs_are_taken_and_only_once() {
         let artifact = |test: bool, path: &str| {
+            let manifest = workspace::root().join("vmm/Cargo.toml");
+            let manifest = manifest.display();
             format!(
-                r#"{{"reason":"compiler-artifact","manifest_path":"/w/vmm/Cargo.toml","profile":{{"test":{test}}},"target":{{"name":"hv-vmm","kind":["lib"]}},"executable":"{path}"}}"#
+                r#"{{"reason":"compiler-artifact","manifest_path":"{manifest}","profile":{{"test":{test}}},"target":{{"name":"hv-vmm","kind":["lib"]}},"executable":"{path}"}}"#
             )
         };
         let messages =
@@ -143,6 +150,6 @@ mod tests {
         let found = executables(&messages.join("\n"));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].label, "vmm/hv-vmm (lib)");
-        assert_eq!(found[0].package_dir, Path::new("/w/vmm"));
+        assert_eq!(found[0].package_dir, workspace::root().join("vmm"));
     }
 }

@@ -7,10 +7,9 @@ mod qemu;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 pub use self::drive::quoted;
 pub use self::qemu::TimeUp;
@@ -55,22 +54,6 @@ impl Streams {
             stderr: Box::new(std::io::stderr()),
         }
     }
-}
-
-/// Builds the programs that go into the testbed.
-///
-/// # Errors
-/// They do not compile.
-pub fn build_programs(release: bool) -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet"]).current_dir(workspace::root());
-    if release {
-        cargo.arg("--release");
-    }
-    // Standard output belongs to the command in the testbed.
-    let status = cargo.stdin(Stdio::null()).stdout(Stdio::null()).status().context("run cargo build")?;
-    ensure!(status.success(), "cargo build: {status}");
-    Ok(())
 }
 
 /// Boots the testbed, runs the command in it, and returns the command's exit status.
