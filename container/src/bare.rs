@@ -93,22 +93,16 @@ fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Process, Error
     let workload = Prepared::new(&spec.process, image.as_fd(), privileges)?;
     let limited = spec.limits != Limits::default();
     let cgroup = if limited { Cgroup::create_in(&host.cgroups, &spec.id, &spec.limits)? } else { None };
-    let (terminal, stdio) = streams(stdio)?;
+    let (terminal, stdio) = streams(stdio, spec.process.terminal)?;
     timeline.mark(Phase::Opened);
     timeline.mark(Phase::Boundary);
     let (pid, pidfd) = fork(&image, &workload, &stdio, cgroup.as_ref(), timeline)?;
     let root = (image, spec.root);
-    let process =
-        Process { pid, pidfd, terminal, cgroup, _root: root, timeline: timeline.clone(), exit: None };
-    if let Some(size) = spec.process.terminal {
-        // Only a terminal that cannot be reached any more refuses: then the workload has ended.
-        let _ = process.resize(size);
-    }
-    Ok(process)
+    Ok(Process { pid, pidfd, terminal, cgroup, _root: root, timeline: timeline.clone(), exit: None })
 }
 
 /// Our end of a terminal, if one is wanted, and the workload's three streams.
-fn streams(stdio: Stdio) -> Result<(Option<OwnedFd>, [OwnedFd; 3]), Error> {
+fn streams(stdio: Stdio, size: Option<TerminalSize>) -> Result<(Option<OwnedFd>, [OwnedFd; 3]), Error> {
     match stdio {
         Stdio::Streams(ends) => Ok((None, ends)),
         Stdio::Terminal => {
@@ -116,6 +110,9 @@ fn streams(stdio: Stdio) -> Result<(Option<OwnedFd>, [OwnedFd; 3]), Error> {
                 let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
                 let ours = rustix::pty::openpt(flags)?;
                 rustix::pty::unlockpt(&ours)?;
+                if let Some(size) = size {
+                    rustix::termios::tcsetwinsize(&ours, spawn::winsize(size))?;
+                }
                 let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
                 let again = || rustix::io::fcntl_dupfd_cloexec(&theirs, 3);
                 Ok((Some(ours), [again()?, again()?, again()?]))

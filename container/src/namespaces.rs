@@ -65,12 +65,7 @@ fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Container, Err
         timeline,
     }
     .run()?;
-    let container = Container::new(init, cgroup, spec.root, timeline.clone());
-    if let Some(size) = spec.process.terminal {
-        // Only a terminal that cannot be reached any more refuses: then the workload has ended.
-        let _ = container.resize(size);
-    }
-    Ok(container)
+    Ok(Container::new(init, cgroup, spec.root, timeline.clone()))
 }
 
 fn steps(spec: &Spec, host: &Host) -> Result<Vec<Step>, Error> {

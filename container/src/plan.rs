@@ -161,9 +161,7 @@ fn devices(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
         Step::Link(c"stdout", c"/proc/self/fd/1"),
         Step::Link(c"stderr", c"/proc/self/fd/2"),
     ]);
-    if spec.process.terminal.is_some() {
-        steps.push(Step::Terminal);
-    }
+    steps.extend(spec.process.terminal.map(Step::Terminal));
 }
 
 fn mount(

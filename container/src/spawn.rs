@@ -212,10 +212,15 @@ fn receive(channel: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     fd.ok_or_else(|| Error::system("receive", "the container's terminal", Errno::NOMSG))
 }
 
+/// A terminal's size as the kernel has it.
+pub(crate) fn winsize(size: TerminalSize) -> Winsize {
+    Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
 /// Tells a terminal its size.
 pub(crate) fn resize(terminal: BorrowedFd<'_>, size: TerminalSize) -> Result<(), SandboxError> {
-    let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(terminal, size).map_err(|errno| failed("cannot resize the terminal", errno))
+    rustix::termios::tcsetwinsize(terminal, winsize(size))
+        .map_err(|errno| failed("cannot resize the terminal", errno))
 }
 
 fn clone_failed(errno: Errno, privileged: bool) -> Error {

@@ -6,6 +6,7 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 
+use hv_common::spec::TerminalSize;
 use rustix::mount::MountAttrFlags;
 
 /// A place that a step opens and later steps use.
@@ -121,8 +122,9 @@ pub enum Step {
     Hide(Slot, CString),
     /// A path that cannot be written, if it exists.
     ReadOnly(Slot, CString),
-    /// A terminal of the container's own, bound to /dev/console; the other end goes to the monitor.
-    Terminal,
+    /// A terminal of this size of the container's own, bound to /dev/console; the other end goes to
+    /// the monitor.
+    Terminal(TerminalSize),
     /// The new root becomes the root and the old one goes away.
     PivotRoot,
     /// The host name.
@@ -190,7 +192,9 @@ impl fmt::Display for Step {
             Step::ReadOnly(slot, path) => {
                 write!(f, "make {}/{} read-only", slot.path(), path.to_string_lossy())
             }
-            Step::Terminal => f.write_str("open a terminal in /dev/pts and bind it to /dev/console"),
+            Step::Terminal(TerminalSize { rows, cols }) => {
+                write!(f, "open a terminal of {cols} by {rows} in /dev/pts and bind it to /dev/console")
+            }
             Step::PivotRoot => f.write_str("pivot into the new root and unmount the old one"),
             Step::HostName(name) => write!(f, "set the host name {}", name.to_string_lossy()),
             Step::Loopback => f.write_str("bring the loopback interface up"),

@@ -261,3 +261,34 @@ impl Arguments {
         unsafe { std::ptr::write_bytes(self.start as *mut u8, 0, self.length) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session_keyring() -> libc::c_long {
+        const GET_KEYRING_ID: i32 = 0;
+        const SESSION_KEYRING: i32 = -3;
+        // SAFETY: plain numbers.
+        unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, SESSION_KEYRING, 0, 0, 0) }
+    }
+
+    #[test]
+    fn a_new_session_keyring_is_another_one() {
+        // Keyrings belong to a thread's credentials: the other tests keep theirs.
+        let thread = std::thread::spawn(|| {
+            let before = session_keyring();
+            new_session_keyring().unwrap();
+            (before, session_keyring())
+        });
+        let (before, after) = thread.join().unwrap();
+        assert!(after > 0 && before != after, "{before} {after}");
+    }
+
+    #[test]
+    fn the_arguments_are_where_the_kernel_says() {
+        let found = Arguments::locate().unwrap();
+        let first = std::env::args_os().next().unwrap();
+        assert!(found.length > first.len());
+    }
+}

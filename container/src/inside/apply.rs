@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use hv_common::spec::TerminalSize;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags};
@@ -57,7 +58,7 @@ impl Opened {
             Step::Link(name, target) => rustix::fs::symlinkat(*target, self.at(Slot::Dev)?, *name),
             Step::Hide(slot, path) => self.hide(*slot, path),
             Step::ReadOnly(slot, path) => self.read_only(*slot, path),
-            Step::Terminal => self.terminal(),
+            Step::Terminal(size) => self.terminal(*size),
             Step::PivotRoot => self.pivot(),
             Step::HostName(name) => rustix::system::sethostname(name.to_bytes()),
             Step::Loopback => sys::loopback_up(),
@@ -198,8 +199,8 @@ impl Opened {
         mount::attach(tree.as_fd(), object.as_fd())
     }
 
-    fn terminal(&mut self) -> Result<(), Errno> {
-        let terminal = terminal::open(self.at(Slot::Pts)?)?;
+    fn terminal(&mut self, size: TerminalSize) -> Result<(), Errno> {
+        let terminal = terminal::open(self.at(Slot::Pts)?, size)?;
         if let Some(channel) = self.channel.take() {
             terminal::send(channel.as_fd(), terminal.ours.as_fd())?;
         }
@@ -208,11 +209,13 @@ impl Opened {
         Ok(())
     }
 
-    /// With both names the same place, the old root ends up on top of the new one and is unmounted
-    /// from there. It is the last time that anything of the host can be reached by name.
+    /// With both names the same place, the old root ends up on top of the new one, and on top of that
+    /// the scratch file system that covered it: both are unmounted from there. It is the last time that
+    /// anything of the host can be reached by name.
     fn pivot(&mut self) -> Result<(), Errno> {
         rustix::process::fchdir(self.at(Slot::Root)?)?;
         rustix::process::pivot_root(c".", c".")?;
+        rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
         rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")?;
         self.slots = [const { None }; Slot::COUNT];

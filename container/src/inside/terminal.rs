@@ -6,10 +6,13 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use hv_common::spec::TerminalSize;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::pty::OpenptFlags;
+
+use crate::spawn;
 
 /// Both ends.
 pub(super) struct Terminal {
@@ -19,12 +22,13 @@ pub(super) struct Terminal {
     pub theirs: OwnedFd,
 }
 
-/// Opens a terminal in the devpts instance `pts`.
-pub(super) fn open(pts: BorrowedFd<'_>) -> Result<Terminal, Errno> {
+/// Opens a terminal of this size in the devpts instance `pts`.
+pub(super) fn open(pts: BorrowedFd<'_>, size: TerminalSize) -> Result<Terminal, Errno> {
     const PTMX: &CStr = c"ptmx";
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let ours = rustix::fs::openat(pts, PTMX, flags, Mode::empty())?;
     rustix::pty::unlockpt(&ours)?;
+    rustix::termios::tcsetwinsize(&ours, spawn::winsize(size))?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
     Ok(Terminal { ours, theirs })

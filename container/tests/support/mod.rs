@@ -180,14 +180,16 @@ pub fn again_as_nobody(test: &str) {
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         (dir, program)
     });
-    let output = std::process::Command::new(program)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env("TMPDIR", dir.path())
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
+    let mut command = std::process::Command::new(program);
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env("TMPDIR", dir.path());
+    command.current_dir("/").uid(NOBODY).gid(NOBODY);
+    let output = loop {
+        match command.output() {
+            // A container that another thread is just starting still has the copy open for writing.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            other => break other.unwrap(),
+        }
+    };
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     assert!(output.status.success() && text.contains("1 passed"), "as user {NOBODY}:\n{text}");
@@ -207,6 +209,15 @@ macro_rules! both_ways {
             support::again_as_nobody(stringify!($name));
         }
     )*};
+}
+
+/// Waits until `done` says so, for what the kernel does in its own time; at most ten seconds.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "still not: {what}");
+        std::thread::yield_now();
+    }
 }
 
 pub fn write_all(file: &mut File, bytes: &[u8]) {
