@@ -1,0 +1,3 @@
+//! What the comparison shows.
+
+pub mod text;
