@@ -39,6 +39,25 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// A launch of which nothing is known yet.
+    pub fn empty(kind: Kind, block: usize, place: usize) -> Sample {
+        Sample {
+            block,
+            place,
+            kind,
+            asked: 0,
+            phases: BTreeMap::new(),
+            first_byte: None,
+            told_to_end: None,
+            gone: 0,
+            cpu_ns: 0,
+            memory: Ledger::default(),
+            crossings: BTreeMap::new(),
+            status: None,
+            failure: None,
+        }
+    }
+
     /// Nanoseconds from one instant to the other.
     fn between(from: Option<u64>, to: Option<u64>) -> Option<f64> {
         Some(to?.checked_sub(from?)? as f64)
