@@ -55,6 +55,11 @@ impl Failure {
         Failure { hint: Some(hint.into()), ..self }
     }
 
+    /// The error and its causes in one line.
+    pub fn message(&self) -> String {
+        chain(self.error.as_ref())
+    }
+
     /// Tells the user, on standard error, and gives the status to end with.
     pub fn tell(&self) -> ExitCode {
         // Nothing can be done about a closed standard error.

@@ -5,13 +5,14 @@
 //! - [`plan`]: what it means: a validated [`Spec`](hv_common::Spec) and, for a microVM, a machine;
 //! - [`backend`]: the one place that names both kinds;
 //! - [`foreground`]: the monitor of one sandbox, from start to gone;
-//! - [`cmd`]: one verb a file;
+//! - [`cmd`]: one verb a file; [`compare`]: the measurements of `hv compare`;
 //! - [`error`]: how a failure is told, and the status it ends with.
 #![forbid(unsafe_code)]
 
 pub mod backend;
 pub mod cli;
 pub mod cmd;
+pub mod compare;
 pub mod error;
 pub mod foreground;
 pub mod plan;

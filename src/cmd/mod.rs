@@ -1,6 +1,7 @@
 //! The verbs, one a file.
 
 pub mod check;
+pub mod compare;
 pub mod completions;
 pub mod man;
 pub mod run;
@@ -20,6 +21,7 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Vm(args) => run::run(Kind::Vm, args, timeline),
         Verb::Ctr(args) => run::run(Kind::Ctr, args, timeline),
         Verb::Process(args) => run::run(Kind::Process, args, timeline),
+        Verb::Compare(args) => compare::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Man { dir } => man::run(dir.as_deref()),

@@ -65,11 +65,15 @@ mod tests {
 
     #[test]
     fn emulated_and_nested_hosts_are_stamped() {
-        let emulated = stamps("model name\t: QEMU TCG CPU version 2.5+\nflags : svm hypervisor\n", "tsc", 0.0);
+        let emulated =
+            stamps("model name\t: QEMU TCG CPU version 2.5+\nflags : svm hypervisor\n", "tsc", 0.0);
         assert!(emulated.iter().any(|stamp| stamp.contains("emulated")));
         let nested = stamps("model name : Xeon\nflags : fpu hypervisor\n", "kvm-clock", 0.0);
         assert!(nested.iter().any(|stamp| stamp.contains("virtual machine")));
         let busy = stamps("model name : Xeon\nflags : fpu\n", "hpet", 0.9);
-        assert!(busy.iter().any(|stamp| stamp.contains("load")) && busy.iter().any(|stamp| stamp.contains("hpet")));
+        assert!(
+            busy.iter().any(|stamp| stamp.contains("load"))
+                && busy.iter().any(|stamp| stamp.contains("hpet"))
+        );
     }
 }

@@ -1,21 +1,22 @@
 //! Runs hv once as a user would and takes the times from outside.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use hv_common::exit::HV_FAILED;
 use hv_common::{Id, Kind, phase};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 
 use super::memory;
 use super::sample::Sample;
+use crate::error::{Failure, Result};
 
-/// What the default workload runs: it says a word, and waits until its input ends.
+/// What the default workload runs: it says a word, and waits for one.
 pub const WAITING: [&str; 3] = ["/bin/sh", "-c", "echo ready; read -r line"];
 
 /// What every launch of one comparison has in common.
@@ -41,31 +42,41 @@ pub struct Setup {
 pub fn launch(setup: &Setup, kind: Kind, block: usize, place: usize) -> Sample {
     let mut sample = Sample::empty(kind, block, place);
     if let Err(error) = run(setup, &mut sample) {
-        sample.failure = Some(format!("{error:#}"));
+        sample.failure = Some(error.message());
     }
     sample
 }
 
-fn run(setup: &Setup, sample: &mut Sample) -> anyhow::Result<()> {
-    let id = Id::random().context("naming the sandbox")?;
-    let stats = tempfile::NamedTempFile::new().context("making a file for the run's figures")?;
-    let mut stderr = tempfile::tempfile().context("making a file for hv's messages")?;
+fn run(setup: &Setup, sample: &mut Sample) -> Result<()> {
+    let id = Id::random().map_err(|source| Failure::new("cannot name the sandbox", source))?;
+    let stats = tempfile::NamedTempFile::new()
+        .map_err(|source| Failure::new("cannot make a file for the run's figures", source))?;
+    let mut stderr = tempfile::tempfile()
+        .map_err(|source| Failure::new("cannot make a file for hv's messages", source))?;
     let mut command = setup.command_line(sample.kind, &id, stats.path());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
     let cpu_before = cpu_of_children()?;
     let deadline = Instant::now() + setup.deadline;
     sample.asked = phase::now();
-    let child = command.spawn().with_context(|| format!("running {}", setup.hv.display()))?;
+    let child = command
+        .spawn()
+        .map_err(|source| Failure::new(format!("cannot run {}", setup.hv.display()), source))?;
     let mut running = Running::new(child);
     let outcome = running.observe(setup, &id, sample, deadline);
     let status = running.end(sample, deadline);
     sample.cpu_ns = cpu_of_children()?.saturating_sub(cpu_before);
-    outcome?;
-    sample.status = status?.code();
-    if sample.status != Some(0) && setup.command.is_empty() {
-        bail!("hv {} ended with {:?}: {}", sample.kind, sample.status, last_line(&mut stderr));
+    let status = status?;
+    sample.status = status.code();
+    // A command of the user's may end as it likes; hv's own failure says more than its silence.
+    if !status.success() && (setup.command.is_empty() || sample.status == Some(HV_FAILED.into())) {
+        let (kind, said) = (sample.kind, last_line(&mut stderr));
+        return Err(Failure::refused(format!("hv {kind} ended with {status}: {said}")));
     }
-    sample.take_stats(&std::fs::read(stats.path()).context("reading the run's figures")?)
+    outcome?;
+    sample.take_stats(
+        &std::fs::read(stats.path())
+            .map_err(|source| Failure::new("cannot read the run's figures", source))?,
+    )
 }
 
 impl Setup {
@@ -80,7 +91,11 @@ impl Setup {
             command.args(&self.machine);
         }
         command.arg("--rootfs").arg(&self.image).arg("--");
-        if self.command.is_empty() { command.args(WAITING) } else { command.args(&self.command) };
+        if self.command.is_empty() {
+            command.args(WAITING)
+        } else {
+            command.args(&self.command)
+        };
         command
     }
 }
@@ -99,29 +114,36 @@ impl Running {
     }
 
     /// Waits for the first byte, reads the memory while the workload waits, then tells it to end.
-    fn observe(&mut self, setup: &Setup, id: &Id, sample: &mut Sample, deadline: Instant) -> anyhow::Result<()> {
-        let stdout = self.stdout.as_mut().context("hv has no standard output")?;
+    fn observe(&mut self, setup: &Setup, id: &Id, sample: &mut Sample, deadline: Instant) -> Result<()> {
+        let stdout = self.stdout.as_mut().ok_or_else(|| Failure::refused("hv has no standard output"))?;
         wait_readable(stdout, deadline)?;
         let mut first = [0u8; 1];
-        if stdout.read(&mut first).context("reading the workload's first byte")? == 1 {
+        if stdout
+            .read(&mut first)
+            .map_err(|source| Failure::new("cannot read the workload's first byte", source))?
+            == 1
+        {
             sample.first_byte = Some(phase::now());
             sample.memory = memory::read(self.child.id() as i32, id, sample.kind);
         } else if setup.command.is_empty() {
-            bail!("the workload wrote nothing");
+            return Err(Failure::refused("the workload wrote nothing"));
         }
-        sample.told_to_end = setup.command.is_empty().then(phase::now);
-        self.stdin = None;
+        if setup.command.is_empty() {
+            sample.told_to_end = Some(phase::now());
+            let told = self.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(b"end\n"));
+            told.map_err(|source| Failure::new("cannot tell the workload to end", source))?;
+        }
         Ok(())
     }
 
     /// Drains the output until hv closes it, and reaps hv; kills it at the deadline.
-    fn end(&mut self, sample: &mut Sample, deadline: Instant) -> anyhow::Result<std::process::ExitStatus> {
+    fn end(&mut self, sample: &mut Sample, deadline: Instant) -> Result<std::process::ExitStatus> {
         self.stdin = None;
         let drained = self.stdout.take().map_or(Ok(()), |mut stdout| drain(&mut stdout, deadline));
         if drained.is_err() {
-            self.child.kill().context("ending an hv that is late")?;
+            self.child.kill().map_err(|source| Failure::new("cannot end an hv that is late", source))?;
         }
-        let status = self.child.wait().context("waiting for hv")?;
+        let status = self.child.wait().map_err(|source| Failure::new("cannot wait for hv", source))?;
         sample.gone = phase::now();
         drained.map(|()| status)
     }
@@ -136,30 +158,36 @@ impl Drop for Running {
     }
 }
 
-fn wait_readable(stdout: &ChildStdout, deadline: Instant) -> anyhow::Result<()> {
+fn wait_readable(stdout: &ChildStdout, deadline: Instant) -> Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX);
     match poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], timeout) {
-        Ok(0) => bail!("nothing happened within the time limit of a launch"),
+        Ok(0) => Err(Failure::refused("nothing happened within the time limit of a launch")),
         Ok(_) => Ok(()),
-        Err(error) => Err(error).context("waiting for the workload's output"),
+        Err(error) => Err(Failure::new("cannot wait for the workload's output", error)),
     }
 }
 
-fn drain(stdout: &mut ChildStdout, deadline: Instant) -> anyhow::Result<()> {
+fn drain(stdout: &mut ChildStdout, deadline: Instant) -> Result<()> {
     let mut buffer = [0u8; 64 * 1024];
     loop {
         wait_readable(stdout, deadline)?;
-        if stdout.read(&mut buffer).context("reading the workload's output")? == 0 {
+        if stdout
+            .read(&mut buffer)
+            .map_err(|source| Failure::new("cannot read the workload's output", source))?
+            == 0
+        {
             return Ok(());
         }
     }
 }
 
 /// Processor time of all children reaped so far, and theirs, in nanoseconds.
-fn cpu_of_children() -> anyhow::Result<u64> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("reading the children's processor time")?;
-    let ns = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000_000 + time.tv_usec() as u64 * 1000;
+fn cpu_of_children() -> Result<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)
+        .map_err(|source| Failure::new("cannot read the children's processor time", source))?;
+    let ns =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000_000 + time.tv_usec() as u64 * 1000;
     Ok(ns(usage.user_time()) + ns(usage.system_time()))
 }
 

@@ -1,6 +1,13 @@
 //! The memory of one idle sandbox, read while its workload waits: a ledger that names what does
 //! not add up.
 
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+
+use hv_common::cgroup::{self, Layout};
+use hv_common::state::Store;
+use hv_common::{Id, Kind, procfs};
 use serde::{Deserialize, Serialize};
 
 /// Bytes, each with its source; None where it could not be read.
@@ -33,6 +40,101 @@ impl Ledger {
     }
 }
 
+/// Reads the ledger of the sandbox `id` that the process `monitor` owns.
+pub fn read(monitor: i32, id: &Id, kind: Kind) -> Ledger {
+    let mut ledger = Ledger::default();
+    let guest = guest_ranges(id, kind, &mut ledger);
+    let members = Members { monitor, guest: &guest };
+    ledger.monitor = note(&mut ledger.gaps, "the monitor's memory", members.own(monitor));
+    if kind == Kind::Vm && !guest.is_empty() {
+        ledger.guest = note(&mut ledger.gaps, "guest memory", members.guest());
+    }
+    let others = note(&mut ledger.gaps, "the list of processes", descendants(monitor)).unwrap_or_default();
+    let processes = others.iter().map(|pid| members.own(*pid)).sum::<io::Result<u64>>();
+    ledger.processes = note(&mut ledger.gaps, "the processes' memory", processes);
+    if kind != Kind::Process {
+        charge(&mut ledger, id, &members);
+    }
+    ledger
+}
+
+fn guest_ranges(id: &Id, kind: Kind, ledger: &mut Ledger) -> Vec<Range<u64>> {
+    if kind != Kind::Vm {
+        return Vec::new();
+    }
+    let state = Store::open().ok().and_then(|store| store.state(id));
+    let ranges: Vec<_> =
+        state.iter().flat_map(|state| &state.guest_memory).map(|(from, to)| *from..*to).collect();
+    if ranges.is_empty() {
+        ledger.gaps.push("guest memory: the monitor told nobody where it is".into());
+    }
+    ranges
+}
+
+fn charge(ledger: &mut Ledger, id: &Id, members: &Members) {
+    let charged = Layout::detect().ok().and_then(|layout| cgroup::charged(&layout, id));
+    let Some((bytes, pids)) = charged else {
+        ledger.gaps.push("cgroup's own figure: no memory controller here counts this sandbox".into());
+        return;
+    };
+    ledger.cgroup = Some(bytes);
+    let inside = pids.iter().map(|pid| members.whole(*pid)).sum::<io::Result<u64>>();
+    ledger.inside = note(&mut ledger.gaps, "the memory of the cgroup's processes", inside);
+}
+
+/// Reads proportional set sizes; guest memory lies in the monitor and counts apart from it.
+struct Members<'a> {
+    monitor: i32,
+    guest: &'a [Range<u64>],
+}
+
+impl Members<'_> {
+    fn whole(&self, pid: i32) -> io::Result<u64> {
+        procfs::memory(pid).map(|memory| memory.pss)
+    }
+
+    fn own(&self, pid: i32) -> io::Result<u64> {
+        let whole = self.whole(pid)?;
+        if pid != self.monitor || self.guest.is_empty() {
+            return Ok(whole);
+        }
+        Ok(whole.saturating_sub(procfs::memory_in(pid, self.guest)?.pss))
+    }
+
+    fn guest(&self) -> io::Result<u64> {
+        procfs::memory_in(self.monitor, self.guest).map(|memory| memory.rss)
+    }
+}
+
+fn note<T>(gaps: &mut Vec<String>, what: &str, result: io::Result<T>) -> Option<T> {
+    result.map_err(|error| gaps.push(format!("{what}: {error}"))).ok()
+}
+
+/// All processes below `ancestor`, whatever namespace they are in.
+fn descendants(ancestor: i32) -> io::Result<BTreeSet<i32>> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // A process that ends meanwhile is simply not there any more.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        parents.extend(parent(&stat).map(|parent| (pid, parent)));
+    }
+    let mut found = BTreeSet::new();
+    let mut edge = vec![ancestor];
+    while let Some(parent) = edge.pop() {
+        let children = parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid);
+        edge.extend(children.filter(|pid| found.insert(*pid)));
+    }
+    Ok(found)
+}
+
+/// Field 4 of `/proc/PID/stat`: the parent.
+fn parent(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +152,17 @@ mod tests {
         assert_eq!(ledger.sum(), Some(34));
         assert_eq!(ledger.residual(), Some(7));
         assert_eq!(Ledger::default().sum(), None);
+    }
+
+    #[test]
+    fn children_are_found_below_their_parent() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let found = descendants(std::process::id() as i32).unwrap();
+        assert!(found.contains(&(child.id() as i32)));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(parent("7 (a b) c) S 42 7 7"), Some(42));
     }
 
     #[test]

@@ -57,7 +57,12 @@ pub const SECTIONS: &[Section] = &[
             row("+ image opened", Unit::Time, Sample::open),
             row("+ boundary ready", Unit::Time, Sample::boundary),
             vm_only("+ kernel entered", Unit::Time, Sample::kernel),
-            row("+ init entered", Unit::Time, Sample::init),
+            Row {
+                label: "+ init entered",
+                unit: Unit::Time,
+                of: Sample::init,
+                absent: |kind| (kind == Kind::Process).then_some("no init"),
+            },
             row("+ workload executed", Unit::Time, Sample::exec),
             row("+ its first byte", Unit::Time, Sample::output),
             row("= asked to first byte", Unit::Time, Sample::ready),

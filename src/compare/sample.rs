@@ -6,6 +6,8 @@ use hv_common::{Kind, Phase};
 use serde::{Deserialize, Serialize};
 
 use super::memory::Ledger;
+use crate::error::{Failure, Result};
+use crate::foreground::Stats;
 
 /// What one launch gave. Instants are nanoseconds of the host's monotonic clock.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,6 +58,18 @@ impl Sample {
             status: None,
             failure: None,
         }
+    }
+
+    /// Takes over what the monitor wrote about the run (`--stats`).
+    ///
+    /// # Errors
+    /// It is not what a monitor writes.
+    pub fn take_stats(&mut self, json: &[u8]) -> Result<()> {
+        let stats: Stats = serde_json::from_slice(json)
+            .map_err(|source| Failure::new("cannot read the run's figures", source))?;
+        self.phases = stats.phases;
+        self.crossings = stats.crossings;
+        Ok(())
     }
 
     /// Nanoseconds from one instant to the other.

@@ -56,7 +56,8 @@ mod tests {
     #[test]
     fn ratio_is_paired_and_skips_gaps() {
         // The machine is twice as slow in the second block: the ratio does not notice.
-        let pairs = [(Some(30.0), Some(10.0)), (Some(60.0), Some(20.0)), (None, Some(1.0)), (Some(1.0), Some(0.0))];
+        let pairs =
+            [(Some(30.0), Some(10.0)), (Some(60.0), Some(20.0)), (None, Some(1.0)), (Some(1.0), Some(0.0))];
         assert_eq!(paired_ratio(pairs), Some(3.0));
         assert_eq!(paired_ratio([(None, None)]), None);
     }

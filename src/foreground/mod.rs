@@ -15,7 +15,7 @@ use hv_common::{Backend, Crossings, Exit, Kind, Phase, Sandbox, Spec, Stdio, Tim
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{self, Failure, Result};
 use crate::size::Bytes;
@@ -26,7 +26,7 @@ use terminal::Raw;
 const CONSOLE_LINES: usize = 20;
 
 /// What one run was like.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Stats {
     /// Name of the sandbox.
     pub id: String,
@@ -43,7 +43,7 @@ pub struct Stats {
 }
 
 /// Memory of one run, in bytes; what cannot be known is absent.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct MemoryStats {
     /// The most that was ever charged to the sandbox's cgroup.
     pub cgroup_peak: Option<u64>,

@@ -301,6 +301,16 @@ fn unusable(controller: Controller, error: Error) -> Error {
     }
 }
 
+/// What the memory controller charges a running sandbox of this host, in bytes, and its processes in
+/// that group. For an onlooker: the group stays its monitor's.
+pub fn charged(layout: &Layout, id: &Id) -> Option<(u64, Vec<i32>)> {
+    places(layout, id).into_iter().find_map(|dir| {
+        let figure = ["memory.current", "memory.usage_in_bytes"];
+        let bytes = figure.iter().find_map(|file| files::number(&dir.join(file)).ok().flatten())?;
+        Some((bytes, end::procs(&dir).ok()?))
+    })
+}
+
 /// Controllers that a sandbox could be limited with here, each with the reason if it cannot. Tries it
 /// with a cgroup of its own, which it removes again.
 pub fn probe(layout: &Layout, id: &Id) -> Vec<(Controller, Result<(), Error>)> {

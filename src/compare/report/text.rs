@@ -6,8 +6,10 @@ use hv_common::Kind;
 
 use crate::compare::rows::{Row, SECTIONS, Unit};
 use crate::compare::stats::{Summary, paired_ratio};
-use crate::compare::{Report, Sample};
+use crate::compare::{Host, Report, Sample};
 
+const WIDTH: usize = 80;
+const INDENT: usize = 8;
 const LABEL: usize = 22;
 const RATIO: usize = 7;
 
@@ -16,12 +18,13 @@ pub fn render(report: &Report) -> String {
     let mut out = String::new();
     header(&mut out, report);
     let mut notes = Vec::new();
-    let width = (80 - LABEL - RATIO) / report.kinds.len().max(1);
-    let _ = write!(out, "{:<LABEL$}", "median [min-max]");
+    let width = (WIDTH - LABEL - RATIO) / report.kinds.len().max(1);
+    let _ = write!(out, "{:<LABEL$}", "median [min..max]");
     for kind in &report.kinds {
         let _ = write!(out, "{:>width$}", kind.word());
     }
-    let _ = writeln!(out, "{}", if has_ratio(report) { format!("{:>RATIO$}", "vm/ctr") } else { String::new() });
+    let _ =
+        writeln!(out, "{}", if has_ratio(report) { format!("{:>RATIO$}", "vm/ctr") } else { String::new() });
     for section in SECTIONS {
         let _ = writeln!(out, "{}", section.title);
         for row in section.rows {
@@ -35,17 +38,36 @@ pub fn render(report: &Report) -> String {
 
 fn header(out: &mut String, report: &Report) {
     let host = &report.host;
-    let _ = writeln!(out, "image   {}", report.image);
-    let _ = writeln!(out, "runs    {}", report.workload);
-    let _ = writeln!(out, "limits  {}", report.limits);
-    let _ = writeln!(out, "host    {}, {} cpus, Linux {}, cgroup {}", host.cpu, host.cpus, host.kernel, host.cgroup);
+    entry(out, "image", &report.image);
+    entry(out, "runs", &report.workload);
+    entry(out, "limits", &report.limits);
+    let Host { cpu, cpus, kernel, cgroup, .. } = host;
+    entry(out, "host", &format!("{cpu}, {cpus} cpus, Linux {kernel}, cgroup {cgroup}"));
     if let Some(kernel) = &report.guest_kernel {
-        let _ = writeln!(out, "guest   {kernel}");
+        entry(out, "guest", kernel);
     }
-    for stamp in &host.stamps {
-        let _ = writeln!(out, "stamp   not comparable with other machines: {stamp}");
+    if !host.stamps.is_empty() {
+        let why = host.stamps.join("; ");
+        entry(out, "stamp", &format!("not comparable with other machines: {why}"));
     }
-    let _ = writeln!(out);
+    out.push('\n');
+}
+
+/// A name and its words, wrapped and indented.
+fn entry(out: &mut String, name: &str, words: &str) {
+    let mut column = out.len();
+    let _ = write!(out, "{name:<INDENT$}");
+    for word in words.split(' ') {
+        if out.len() - column + 1 + word.len() > WIDTH && !out.ends_with("  ") {
+            out.push('\n');
+            column = out.len();
+            let _ = write!(out, "{:INDENT$}", "");
+        } else if !out.ends_with("  ") {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    out.push('\n');
 }
 
 fn has_ratio(report: &Report) -> bool {
@@ -85,7 +107,8 @@ fn cell(report: &Report, row: &Row, kind: Kind, notes: &mut Vec<String>) -> Stri
 
 fn ratio(report: &Report, row: &Row) -> Option<f64> {
     let of = |kind, block| report.counted(kind).find(|sample| sample.block == block).and_then(row.of);
-    paired_ratio((0..=report.runs).map(|block| (of(Kind::Vm, block), of(Kind::Ctr, block)))).filter(|r| *r > 0.0)
+    paired_ratio((0..=report.runs).map(|block| (of(Kind::Vm, block), of(Kind::Ctr, block))))
+        .filter(|r| *r > 0.0)
 }
 
 fn shown(unit: Unit, summary: Summary) -> String {
@@ -95,7 +118,7 @@ fn shown(unit: Unit, summary: Summary) -> String {
         Unit::Count => 1.0,
     };
     let [median, min, max] = [summary.median, summary.min, summary.max].map(|value| short(value / scale));
-    format!("{median} [{min}-{max}]")
+    format!("{median} [{min}..{max}]")
 }
 
 /// About three significant digits, no exponent.
@@ -117,32 +140,37 @@ fn reasons(out: &mut String, report: &Report) {
             *seen.entry(format!("{}: {why}", sample.kind)).or_default() += 1;
         }
     }
-    for (why, times) in seen.into_iter().chain(report.skipped.iter().map(|(kind, why)| (format!("{kind}: {why}"), 0))) {
-        let _ = match times {
-            0 => writeln!(out, "not measured: {why}"),
-            times => writeln!(out, "not measured: {why} ({times} times)"),
-        };
+    for (why, times) in
+        seen.into_iter().chain(report.skipped.iter().map(|(kind, why)| (format!("{kind}: {why}"), 0)))
+    {
+        let times = if times == 0 { String::new() } else { format!(" ({times} times)") };
+        entry(out, "absent", &format!("{why}{times}"));
     }
 }
 
 fn footer(out: &mut String, report: &Report, notes: &[String]) {
     for note in notes {
-        let _ = writeln!(out, "fewer samples: {note}");
+        entry(out, "fewer", note);
     }
     let failed = report.samples.iter().filter(|sample| sample.failure.is_some()).count();
-    let _ = writeln!(
-        out,
-        "{} blocks in random order (seed {}), 1 more dropped as warm-up; {failed} launches failed.",
-        report.runs, report.seed
-    );
-    if has_ratio(report) {
-        let _ = writeln!(out, "vm/ctr is the median of the ratios within each block.");
-    }
+    let Report { runs, seed, .. } = report;
+    let ratio = if has_ratio(report) { "; vm/ctr is the median of the ratios in each block" } else { "" };
+    let blocks = format!("{runs} blocks in random order (seed {seed}), 1 more dropped as warm-up");
+    entry(out, "order", &format!("{blocks}; {failed} launches failed{ratio}"));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_wrap_at_80_columns() {
+        let mut out = String::new();
+        entry(&mut out, "host", &"word ".repeat(40));
+        assert!(out.lines().count() > 2);
+        assert!(out.lines().all(|line| line.len() <= WIDTH && line.len() > INDENT), "{out}");
+        assert!(out.starts_with("host    word word"));
+    }
 
     #[test]
     fn three_digits() {
