@@ -33,6 +33,21 @@ impl Dirs {
         Dirs::of(rustix::process::geteuid().is_root(), |name| std::env::var_os(name))
     }
 
+    /// Where unpacked kernels are cached: what [`crate::kernel::open`] wants.
+    pub fn unpacked(&self) -> PathBuf {
+        self.cache.join("unpacked")
+    }
+
+    /// Where nameless files of a run are made, on disk and not in memory: what [`crate::erofs::pack`] wants.
+    pub fn scratch(&self) -> PathBuf {
+        self.cache.join("scratch")
+    }
+
+    /// Where kernels are installed.
+    pub fn kernels(&self) -> PathBuf {
+        self.data.join("kernels")
+    }
+
     fn of(root: bool, env: impl Fn(&str) -> Option<OsString>) -> Result<Dirs, NoHome> {
         if root {
             return Ok(Dirs { cache: SYSTEM_CACHE.into(), data: SYSTEM_DATA.into() });

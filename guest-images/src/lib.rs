@@ -5,6 +5,7 @@
 //! - [`erofs`]: a directory becomes one read-only image file.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
 //! - [`modules`]: which kernel modules a guest needs; [`initramfs`]: what a guest starts from.
+//! - [`store`]: kernels that are kept for a user.
 //! - [`dirs`]: where hv keeps things for this user.
 //!
 //! Every file read here may have been made by somebody hostile: lengths and offsets are checked
@@ -19,6 +20,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod modules;
 pub mod open;
+pub mod store;
 pub mod superblock;
 
 pub use open::{OpenError, open};

@@ -41,6 +41,7 @@ pub struct Kernel {
     /// SHA-256 of the file at `path`, hexadecimal.
     pub digest: String,
     config: Config,
+    unpacked: bool,
 }
 
 #[derive(Debug)]
@@ -51,6 +52,11 @@ enum Config {
 }
 
 impl Kernel {
+    /// Whether `elf` is a copy, unpacked from the file at `path`.
+    pub fn is_unpacked_copy(&self) -> bool {
+        self.unpacked
+    }
+
     /// The configuration that the kernel carries inside (CONFIG_IKCONFIG), as text.
     ///
     /// # Errors
@@ -115,7 +121,8 @@ fn recall(path: &Path, file: &File, digest: &str, record: &Record, cache: &Cache
         true => Config::Cached(cache.config(digest)),
         false => Config::None,
     };
-    Some(Kernel { path: path.into(), elf, version: record.release.clone(), digest: digest.into(), config })
+    let (version, unpacked) = (record.release.clone(), record.unpacked.is_some());
+    Some(Kernel { path: path.into(), elf, version, digest: digest.into(), config, unpacked })
 }
 
 fn open_elf(
@@ -133,7 +140,7 @@ fn open_elf(
         &found,
     );
     let config = found.config.map_or(Config::None, Config::Text);
-    Ok(Kernel { path: path.into(), elf: file, version: found.version, digest, config })
+    Ok(Kernel { path: path.into(), elf: file, version: found.version, digest, config, unpacked: false })
 }
 
 fn open_packed(
@@ -156,7 +163,7 @@ fn open_packed(
     let _ =
         save_record(cache, &digest, &Record::new(version.clone(), found.config.is_some(), unpacked), &found);
     let config = found.config.map_or(Config::None, Config::Text);
-    Ok(Kernel { path: path.into(), elf, version, digest, config })
+    Ok(Kernel { path: path.into(), elf, version, digest, config, unpacked: true })
 }
 
 /// The record with the stamp that the cached kernel has now, if its bytes are still the same. None: it
