@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::data::{Data, DataArea};
@@ -183,8 +183,7 @@ impl Walker<'_> {
             return nothing.map_err(|source| self.failed(source));
         }
         let mut file = self.open_to_read(file)?;
-        let has_holes = stat.st_blocks.unsigned_abs() * 512 + (disk::BLOCK as u64) <= size;
-        let stored = match has_holes {
+        let stored = match has_holes(&file, stat) {
             true => self.area.store_sparse(&file, size),
             false => self.area.store(&mut file, size, room),
         };
@@ -230,6 +229,18 @@ impl Walker<'_> {
             Err(PackError::Changed { path: self.path.clone() })
         }
     }
+}
+
+/// Whether a whole block of the file is a hole. Fewer blocks than bytes alone may be compression.
+fn has_holes(file: &File, stat: &Stat) -> bool {
+    let size = stat.st_size.unsigned_abs();
+    let smaller = stat.st_blocks.unsigned_abs() * 512 + (disk::BLOCK as u64) <= size;
+    if !smaller {
+        return false;
+    }
+    let hole = rustix::fs::seek(file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < size);
+    // It is to be read from its start.
+    rustix::fs::seek(file, SeekFrom::Start(0)).is_ok() && hole
 }
 
 fn owner_and_times(stat: &Stat) -> Metadata {

@@ -54,6 +54,17 @@ const EXT4: Feature = feature("ext4", "EXT4_FS", "mounts the image");
 const EROFS: Feature = feature("erofs", "EROFS_FS", "mounts the image");
 const SQUASHFS: Feature = feature("squashfs", "SQUASHFS", "mounts the image");
 
+/// What no module can add: option, and what it is for.
+const BUILT_IN: [(&str, &str); 7] = [
+    ("BLK_DEV_INITRD", "unpacks the initramfs"),
+    ("BINFMT_ELF", "starts programs"),
+    ("ACPI", "is told what devices there are"),
+    ("PROC_FS", "gives the workload its /proc"),
+    ("SYSFS", "gives the workload its /sys"),
+    ("DEVTMPFS", "gives the workload its /dev"),
+    ("TMPFS", "holds what the workload writes"),
+];
+
 impl Feature {
     /// What a guest needs whose root is of this format.
     pub fn needed(format: Format, writable: bool) -> Vec<Feature> {
@@ -169,6 +180,9 @@ pub fn needed(
     image: &Root,
 ) -> Result<Vec<Module>, ModulesError> {
     let config = configuration(kernel)?;
+    if let Some(config) = &config {
+        check_built_in(kernel, config)?;
+    }
     let mut modular = Vec::new();
     for feature in features {
         match config.as_deref().map(|config| setting(config, feature.option)) {
@@ -187,6 +201,13 @@ pub fn needed(
             option: first.option,
             release: release(kernel).into(),
         }),
+    }
+}
+
+fn check_built_in(kernel: &Kernel, config: &str) -> Result<(), ModulesError> {
+    match BUILT_IN.into_iter().find(|(option, _)| setting(config, option) != Setting::BuiltIn) {
+        Some((option, what)) => Err(ModulesError::Missing { kernel: kernel.path.clone(), option, what }),
+        None => Ok(()),
     }
 }
 

@@ -97,12 +97,21 @@ fn a_kernel_that_says_nothing_is_taken_to_have_everything() {
 fn a_configuration_beside_the_kernel_is_believed() {
     let bench = Bench::new();
     let config = bench.path("boot").join(format!("config-{RELEASE}"));
-    fs::write(&config, "CONFIG_MODULES=y\nCONFIG_VIRTIO_MMIO=y\nCONFIG_EROFS_FS=m\n").unwrap();
+    let always: String = BUILT_IN.map(|(option, _)| format!("CONFIG_{option}=y\n")).concat();
+    fs::write(&config, always + "# CONFIG_MODULES is not set\nCONFIG_VIRTIO_MMIO=y\nCONFIG_EROFS_FS=m\n")
+        .unwrap();
     assert_eq!(bench.needed(&[MMIO]).unwrap(), [""; 0]);
     assert!(bench.needed(&[BLOCK]).unwrap_err().contains("lacks CONFIG_VIRTIO_BLK"));
     let error = bench.needed(&[MMIO, EROFS]).unwrap_err();
     assert!(error.contains("CONFIG_EROFS_FS as a module") && error.contains(RELEASE), "{error}");
     assert_eq!(bench.needed(&[RANDOM]).unwrap(), [""; 0], "random numbers are only better to have");
+    fs::write(&config, "CONFIG_MODULES=y\nCONFIG_VIRTIO_MMIO=y\n").unwrap();
+    assert!(
+        bench
+            .needed(&[MMIO])
+            .unwrap_err()
+            .contains("lacks CONFIG_BLK_DEV_INITRD, which unpacks the initramfs")
+    );
 }
 
 #[test]
