@@ -1,0 +1,242 @@
+//! Both kinds, or say so: every body here runs as a container and as a microVM.
+
+mod support;
+
+use hv_common::Kind;
+use rustix::process::Signal;
+
+use support::terminal::InTerminal;
+use support::{Running, finish, image, sandbox, shell};
+
+both_kinds! {
+    /// The command's own status is hv's.
+    fn exit_status(kind: Kind) {
+        for status in [0, 1, 42, 255] {
+            finish(shell(kind, &[], &format!("exit {status}")), b"").expect(status);
+        }
+    }
+
+    /// A command that a signal ends: 128 + n, as a shell has it.
+    fn ended_by_signal(kind: Kind) {
+        for (signal, status) in [("KILL", 137), ("TERM", 143), ("SEGV", 139)] {
+            finish(shell(kind, &[], &format!("kill -{signal} $$")), b"").expect(status);
+        }
+    }
+
+    /// A signal to hv reaches the command, which may handle it.
+    fn handles_signals(kind: Kind) {
+        let names = [
+            (Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::HUP, "HUP"),
+            (Signal::QUIT, "QUIT"), (Signal::USR1, "USR1"), (Signal::USR2, "USR2"),
+        ];
+        let traps: String = names.iter().map(|(_, name)| format!("trap 'echo got {name}' {name}; ")).collect();
+        // `read` is interrupted by a trapped signal, and comes back for the next.
+        let script = format!("{traps} echo ready; while :; do read -r line && exit 9; done");
+        let mut running = Running::start(shell(kind, &[], &script));
+        running.wait_for("ready");
+        for (signal, name) in names {
+            running.signal(signal);
+            running.wait_for(&format!("got {name}"));
+        }
+        running.write(b"end\n");
+        running.finish().expect(9);
+    }
+
+    /// A signal that the command does not handle ends it.
+    fn dies_of_signals(kind: Kind) {
+        for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+            let mut running = Running::start(shell(kind, &[], "echo ready; exec sleep 1000"));
+            running.wait_for("ready");
+            running.signal(signal);
+            running.finish().expect(status);
+        }
+    }
+
+    /// The environment is what was asked for and nothing of the host's.
+    fn environment(kind: Kind) {
+        let mut command = shell(kind, &["-e", "A=one two", "-e", "FROM_HOST", "-e", "ABSENT", "--env", "PATH=/bin"], "env");
+        command.env("FROM_HOST", "yes").env("SECRET", "no");
+        let text = finish(command, b"").expect(0).text();
+        let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("SHLVL=") && !line.starts_with("PWD=")).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["A=one two", "FROM_HOST=yes", "HOME=/root", "PATH=/bin"]);
+    }
+
+    /// The working directory.
+    fn working_directory(kind: Kind) {
+        assert_eq!(finish(shell(kind, &[], "pwd"), b"").expect(0).text(), "/\n");
+        assert_eq!(finish(shell(kind, &["--workdir", "/home/user"], "pwd"), b"").expect(0).text(), "/home/user\n");
+    }
+
+    /// A user by name, with the groups that the image gives it.
+    fn user_by_name(kind: Kind) {
+        let text = finish(shell(kind, &["--user", "user"], "id; echo $HOME"), b"").expect(0).text();
+        assert!(text.starts_with("uid=1000(user) gid=1000(user) groups="), "{text}");
+        assert!(text.contains("2000(extra)") && !text.contains("(other)"), "{text}");
+        assert!(text.ends_with("/home/user\n"), "{text}");
+    }
+
+    /// User and group by number, known to the image or not.
+    fn user_by_number(kind: Kind) {
+        let text = finish(shell(kind, &["--user", "1234:3000"], "id -u; id -g"), b"").expect(0).text();
+        assert_eq!(text, "1234\n3000\n");
+    }
+
+    /// A user whom the image does not know.
+    fn unknown_user(kind: Kind) {
+        let failed = finish(shell(kind, &["--user", "nemo"], "id"), b"").expect(125);
+        assert!(failed.stderr.contains("nemo"), "{}", failed.stderr);
+    }
+
+    /// Standard input arrives, and so does its end.
+    fn end_of_input(kind: Kind) {
+        assert_eq!(finish(shell(kind, &[], "cat; echo end"), b"a\0b\n").expect(0).text(), "a\0b\nend\n");
+        assert_eq!(finish(shell(kind, &[], "wc -c"), b"").expect(0).text().trim(), "0");
+    }
+
+    /// 10 MB through standard input and output, every byte the same.
+    fn ten_megabytes(kind: Kind) {
+        let mut state = 1u64;
+        let bytes: Vec<u8> = (0..10_000_000 / 8).flat_map(|_| {
+            // xorshift64: bytes of every value, that do not repeat.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        }).collect();
+        let back = finish(sandbox(kind, &image::directory(), &[], &["cat"]), &bytes).expect(0);
+        assert_eq!(back.stdout.len(), bytes.len());
+        assert!(back.stdout == bytes, "bytes were changed");
+    }
+
+    /// Standard error is a stream of its own.
+    fn separate_streams(kind: Kind) {
+        let done = finish(shell(kind, &[], "echo out; echo err >&2; echo out"), b"").expect(0);
+        assert_eq!((done.text().as_str(), done.stderr.as_str()), ("out\nout\n", "err\n"));
+    }
+
+    /// Without -t there is no terminal.
+    fn no_terminal(kind: Kind) {
+        finish(shell(kind, &[], "test -t 0 || test -t 1 || test -t 2"), b"").expect(1);
+    }
+
+    /// In a terminal: its size, keys, interrupt, resize, and the user's own terminal restored.
+    fn terminal(kind: Kind) {
+        // A person needs no -t: both ends are terminals.
+        let mut seen = InTerminal::start(shell(kind, &[], "stty size; echo $TERM; trap 'stty size' WINCH; trap 'exit 5' INT; echo ready; while :; do read -r line && echo \"<$line>\"; done"), 33, 101);
+        let before = seen.mode();
+        seen.wait_for("33 101");
+        seen.wait_for("ready");
+        seen.type_in("hello\r");
+        seen.wait_for("<hello>");
+        seen.resize(44, 132);
+        seen.wait_for("44 132");
+        // Interrupt, as typed.
+        seen.type_in("\x03");
+        assert_eq!(seen.status(), Some(5));
+        let after = seen.mode();
+        assert_eq!((before.input_modes, before.local_modes), (after.input_modes, after.local_modes));
+    }
+
+    /// The host name: the sandbox's name, or what was asked for.
+    fn hostname(kind: Kind) {
+        let name = format!("named-{kind}-{}", std::process::id());
+        assert_eq!(finish(shell(kind, &["--name", &name], "hostname"), b"").expect(0).text().trim(), name);
+        assert_eq!(finish(shell(kind, &["--hostname", "box.test"], "hostname"), b"").expect(0).text().trim(), "box.test");
+    }
+
+    /// A run writes where it likes, and the image stays as it was, in every format.
+    fn image_unchanged(kind: Kind) {
+        let script = "set -e; cat /etc/data; echo x > /etc/data; rm /etc/group; mkdir /new; echo y > /new/file; cat /etc/data /new/file; sync";
+        for image in image::raw().into_iter().chain([image::directory()]) {
+            if !image.is_dir() && !rustix::process::geteuid().is_root() && kind == Kind::Ctr {
+                continue;
+            }
+            let before = image::digest(&image);
+            let done = finish(sandbox(kind, &image, &[], &["sh", "-c", script]), b"").expect(0);
+            assert_eq!(done.text(), "from the image\nx\ny\n", "{}", image.display());
+            assert_eq!(image::digest(&image), before, "{} was changed", image.display());
+        }
+    }
+
+    /// Who needs more memory than there is, is killed, and hv says so.
+    fn memory_limit(kind: Kind) {
+        let Some(done) = limited(kind, &["--memory", "64M"], &["tail", "/dev/zero"]) else { return };
+        let done = done.expect(137);
+        assert!(done.stderr.contains("memory limit of 64 MiB was reached"), "{}", done.stderr);
+    }
+
+    /// No more processes than allowed, and the rest goes on.
+    fn pids_limit(kind: Kind) {
+        let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do sleep 1000 & done 2>/dev/null; echo never";
+        let Some(done) = limited(kind, &["--pids", "8"], &["sh", "-c", script]) else { return };
+        assert_ne!(done.status, Some(0), "16 children with a limit of 8: {}", done.text());
+        finish(shell(kind, &["--pids", "8"], "sleep 0 & wait; echo fine"), b"").expect(0);
+    }
+
+    /// Without a command: the image's own.
+    fn default_command(kind: Kind) {
+        let done = finish(sandbox(kind, &image::directory(), &[], &[]), b"").expect(image::DEFAULT_STATUS);
+        assert_eq!(done.text().trim(), image::DEFAULT_OUTPUT);
+    }
+
+    /// 127 for a command that is not there.
+    fn not_found(kind: Kind) {
+        for words in [&["no-such-command"][..], &["/no/such/command"]] {
+            let failed = finish(sandbox(kind, &image::directory(), &[], words), b"").expect(127);
+            assert!(failed.stderr.contains(words[0]), "{}", failed.stderr);
+        }
+    }
+
+    /// 126 for one that is no program.
+    fn not_executable(kind: Kind) {
+        for word in ["/bin/noexec", "/etc"] {
+            let failed = finish(sandbox(kind, &image::directory(), &[], &[word]), b"").expect(126);
+            assert!(failed.stderr.contains(word), "{}", failed.stderr);
+        }
+    }
+
+    /// Two sandboxes of one image at once, each with writes of its own.
+    fn two_at_once(kind: Kind) {
+        for image in image::any_raw().into_iter().chain([image::directory()]) {
+            let start = |word: &str| {
+                let script = format!("echo {word} > /etc/data; echo ready; read -r line; cat /etc/data");
+                Running::start(sandbox(kind, &image, &[], &["sh", "-c", &script]))
+            };
+            let mut both = [start("one"), start("two")];
+            both.iter_mut().for_each(|one| one.wait_for("ready"));
+            both.iter_mut().for_each(|one| one.write(b"go\n"));
+            let texts = both.map(|one| one.finish().expect(0).text());
+            assert_eq!(texts, ["ready\none\n", "ready\ntwo\n"]);
+        }
+    }
+
+    /// Nobody reads the output any more: the command is told, and hv ends.
+    fn closed_output(kind: Kind) {
+        let mut command = shell(kind, &[], "yes; echo status $? >&2; exit 3");
+        let (reading, writing) = std::io::pipe().unwrap();
+        command.stdout(writing).stderr(std::process::Stdio::piped()).stdin(std::process::Stdio::null());
+        let child = command.spawn().unwrap();
+        drop(command);
+        let mut first = [0; 2];
+        std::io::Read::read_exact(&mut &reading, &mut first).unwrap();
+        drop(reading);
+        let done = support::run::wait(child);
+        assert_eq!(done.status, Some(3), "{}", done.stderr);
+        assert!(done.stderr.contains("status 141") || done.stderr.contains("status 1"), "{}", done.stderr);
+    }
+}
+
+/// Runs with a limit; None (and a message) where this user may set none.
+fn limited(kind: Kind, options: &[&str], words: &[&str]) -> Option<support::Finished> {
+    let done = finish(sandbox(kind, &image::directory(), options, words), b"");
+    if kind == Kind::Ctr
+        && done.status == Some(125)
+        && done.stderr.contains("cannot limit")
+        && !rustix::process::geteuid().is_root()
+    {
+        println!("skipped: {}", done.stderr.trim());
+        return None;
+    }
+    Some(done)
+}
