@@ -114,10 +114,10 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     parts.join(": ")
 }
 
-/// Without control characters: messages hold names from images, and answers of guests.
+/// Without control characters, but for line breaks: messages hold names from images, and consoles of guests.
 fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut clean, c| {
-        if c.is_control() {
+        if c.is_control() && c != '\n' {
             clean.extend(c.escape_default())
         } else {
             clean.push(c)
@@ -156,6 +156,6 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(told(&Failure::refused("a\x1b[2Jb\n"), false), "hv: a\\u{1b}[2Jb\\n\n");
+        assert_eq!(told(&Failure::refused("a\x1b[2Jb\r"), false), "hv: a\\u{1b}[2Jb\\r\n");
     }
 }

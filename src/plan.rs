@@ -6,6 +6,7 @@ use std::path::Path;
 
 use hv_common::{Id, Kind, Limits, Process, Spec, procfs};
 
+use crate::backend;
 use crate::cli::{MachineArgs, RunArgs};
 use crate::error::{Failure, Result};
 use crate::foreground::terminal;
@@ -13,13 +14,12 @@ use crate::size::Bytes;
 
 /// Where programs are looked for, as in every distribution.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The most processors of one sandbox. A microVM's: more do not fit one socket of our MADT's 8-bit ids.
-const MAX_CPUS: u32 = 254;
+/// The most processors of one sandbox: what a microVM can have, for both kinds.
+const MAX_CPUS: u32 = 64;
 /// The least processor time: the kernel gives no less than 1 ms in each 100 ms.
 const MIN_MILLICPUS: u32 = 10;
 /// The least memory, below which nothing can be expected to start.
-const MIN_MEMORY_CTR: u64 = 1 << 20;
-const MIN_MEMORY_VM: u64 = 32 << 20;
+const MIN_MEMORY: u64 = 1 << 20;
 /// The kernel's own limit of a host name (HOST_NAME_MAX).
 const MAX_HOSTNAME: usize = 64;
 
@@ -47,10 +47,11 @@ pub fn plan(kind: Kind, typed: RunArgs) -> Result<Plan> {
     let hostname = typed.hostname.unwrap_or_else(|| id.to_string());
     check_hostname(&hostname)?;
     let limits = Limits {
-        memory: typed.memory.map(|bytes| check_memory(kind, bytes)).transpose()?,
-        millicpus: typed.cpus.map(|millicpus| check_cpus(kind, millicpus)).transpose()?,
+        memory: typed.memory.map(check_memory).transpose()?,
+        millicpus: typed.cpus.map(check_cpus).transpose()?,
         pids: typed.pids.map(check_pids).transpose()?,
     };
+    backend::check_limits(kind, &limits)?;
     let interactive = typed.tty || (!typed.no_tty && terminal::is_interactive());
     let process = Process {
         args: typed.command,
@@ -81,14 +82,12 @@ fn refuse_machine(machine: &MachineArgs) -> Result<()> {
     }
 }
 
-fn check_memory(kind: Kind, bytes: u64) -> Result<u64> {
-    let (least, what) = match kind {
-        Kind::Vm => (MIN_MEMORY_VM, "a microVM's kernel needs"),
-        Kind::Ctr | Kind::Process => (MIN_MEMORY_CTR, "a container needs"),
-    };
-    if bytes < least {
-        let (asked, least) = (Bytes(bytes), Bytes(least));
-        return Err(Failure::refused(format!("--memory of {asked} is too little: {what} at least {least}")));
+fn check_memory(bytes: u64) -> Result<u64> {
+    if bytes < MIN_MEMORY {
+        let (asked, least) = (Bytes(bytes), Bytes(MIN_MEMORY));
+        return Err(Failure::refused(format!(
+            "--memory of {asked} is too little to start anything; ask for at least {least}"
+        )));
     }
     let host =
         procfs::host_memory().map_err(|source| Failure::new("cannot read the host's memory", source))?;
@@ -101,24 +100,19 @@ fn check_memory(kind: Kind, bytes: u64) -> Result<u64> {
     Ok(bytes)
 }
 
-fn check_cpus(kind: Kind, millicpus: u32) -> Result<u32> {
+fn check_cpus(millicpus: u32) -> Result<u32> {
     if millicpus == 0 {
         return Err(Failure::refused(
             "--cpus of 0 leaves nothing to run on; ask for at least one, or a share such as 0.5",
-        ));
-    }
-    if millicpus > MAX_CPUS * 1000 {
-        return Err(Failure::refused(format!("--cpus is limited to {MAX_CPUS}; ask for fewer")));
-    }
-    if kind == Kind::Vm && !millicpus.is_multiple_of(1000) {
-        return Err(Failure::refused(
-            "--cpus of a microVM must be a whole number: its guest sees whole vCPUs; a share is possible with `hv ctr`",
         ));
     }
     if millicpus < MIN_MILLICPUS {
         return Err(Failure::refused(
             "--cpus is at least 0.01: the kernel gives no smaller share; ask for more",
         ));
+    }
+    if millicpus > MAX_CPUS * 1000 {
+        return Err(Failure::refused(format!("--cpus is at most {MAX_CPUS}; ask for fewer")));
     }
     Ok(millicpus)
 }
@@ -184,18 +178,17 @@ mod tests {
 
     #[test]
     fn limits_that_make_no_sense_are_refused_with_a_reason() {
-        for kind in [Kind::Vm, Kind::Ctr] {
-            for bytes in [0, 1, 1 << 60] {
-                assert!(check_memory(kind, bytes).is_err(), "{kind} {bytes}");
-            }
-            assert_eq!(check_memory(kind, 64 << 20).unwrap(), 64 << 20);
-            assert!(check_cpus(kind, 0).is_err());
-            assert!(check_cpus(kind, 300_000).is_err());
-            assert_eq!(check_cpus(kind, 2000).unwrap(), 2000);
+        for bytes in [0, 1, 1 << 60] {
+            assert!(check_memory(bytes).is_err(), "{bytes}");
         }
-        assert!(check_cpus(Kind::Vm, 1500).is_err());
-        assert_eq!(check_cpus(Kind::Ctr, 1500).unwrap(), 1500);
-        assert!(check_cpus(Kind::Ctr, 1).is_err());
+        assert_eq!(check_memory(64 << 20).unwrap(), 64 << 20);
+        for millicpus in [0, 1, 300_000] {
+            assert!(check_cpus(millicpus).is_err(), "{millicpus}");
+        }
+        assert_eq!(check_cpus(1500).unwrap(), 1500);
+        let share = Limits { millicpus: Some(1500), ..Limits::default() };
+        assert!(backend::check_limits(Kind::Vm, &share).is_err());
+        backend::check_limits(Kind::Ctr, &share).unwrap();
         assert!(check_pids(0).is_err());
     }
 

@@ -9,7 +9,8 @@ use hv_common::{Kind, Phase, Timeline};
 use crate::cli::RunArgs;
 use crate::error::{Failure, Result};
 use crate::foreground::{self, Stats, signals};
-use crate::{backend, cmd, plan};
+use crate::plan::{self, Plan};
+use crate::{backend, cmd};
 
 /// Starts a sandbox of `kind` and stays with it; the status is the workload's.
 ///
@@ -19,21 +20,24 @@ pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
     // Before any thread exists.
     let signals = signals::take()?;
     let (dry_run, stats_file) = (typed.dry_run, typed.stats.take());
-    let plan = plan::plan(kind, typed)?;
-    let backend = backend::of(kind, plan.machine)?;
+    let Plan { mut spec, machine } = plan::plan(kind, typed)?;
+    let store = cmd::tidy_store()?;
     if dry_run {
-        return print(&backend.plan(&plan.spec));
+        let would_be = store.path().join(spec.id.as_str());
+        let prepared = backend::prepare(kind, &machine, &mut spec, &would_be)?;
+        return print(prepared.steps.into_iter().chain(prepared.backend.plan(&spec)).collect());
     }
-    let entry = cmd::tidy_store()?.create(&plan.spec.id)?;
+    let entry = store.create(&spec.id)?;
+    let prepared = backend::prepare(kind, &machine, &mut spec, entry.dir())?;
     timeline.mark(Phase::Opened);
-    let stats = foreground::run(backend.as_ref(), plan.spec, entry, &signals, &timeline)?;
+    let stats = foreground::run(prepared.backend.as_ref(), spec, entry, &signals, &timeline)?;
     if let Some(path) = stats_file {
         write(&path, &stats)?;
     }
     Ok(stats.exit.status())
 }
 
-fn print(steps: &[String]) -> Result<u8> {
+fn print(steps: Vec<String>) -> Result<u8> {
     let mut out = io::stdout().lock();
     let width = steps.len().to_string().len();
     for (number, step) in steps.iter().enumerate() {

@@ -22,9 +22,6 @@ use crate::size::Bytes;
 use relay::Relays;
 use terminal::Raw;
 
-/// Lines of the serial console that are shown when a microVM fails.
-const CONSOLE_LINES: usize = 20;
-
 /// What one run was like.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Stats {
@@ -90,7 +87,7 @@ pub fn run(
     let ended = sandbox.wait();
     timeline.mark(Phase::Exit);
     let memory = memory_of(sandbox.as_ref());
-    let (crossings, console) = (sandbox.crossings(), sandbox.console());
+    let crossings = sandbox.crossings();
     // Ends what the workload left running: only then is there an end of its output.
     drop(sandbox);
     drain(&relays, signals)?;
@@ -99,7 +96,7 @@ pub fn run(
     entry.remove()?;
     timeline.mark(Phase::Gone);
 
-    let exit = ended.map_err(|failed| with_console(failed.into(), console))?;
+    let exit = ended?;
     if exit.out_of_memory {
         tell_out_of_memory(kind, limit);
     }
@@ -193,18 +190,4 @@ fn tell_out_of_memory(kind: Kind, limit: Option<u64>) {
         )),
         None => error::say(format_args!("memory ran out: {whose} killed a process; set --memory")),
     }
-}
-
-/// A failed microVM says most about itself on its serial console.
-fn with_console(failure: Failure, console: Option<Vec<u8>>) -> Failure {
-    let text = String::from_utf8_lossy(console.as_deref().unwrap_or_default()).into_owned();
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() {
-        return failure;
-    }
-    error::say(format_args!("the last lines of the serial console:"));
-    for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
-        error::say(format_args!("  {line}"));
-    }
-    failure
 }

@@ -10,14 +10,15 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 const MAX_FILE: u64 = 4 << 20;
 
 fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let flags = flags | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?)
 }
 
 /// The content of a small regular file; empty when there is none.
 pub(super) fn read(root: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
-    let file = match open(root, path, OFlags::RDONLY) {
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file = match open(root, path, flags) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
         }
@@ -70,5 +71,8 @@ mod tests {
         large.set_len(MAX_FILE + 1).unwrap();
         assert!(read(root.as_fd(), "etc/large").is_err());
         assert!(!is_program(root.as_fd(), "inner") && !is_program(root.as_fd(), "etc"));
+        std::fs::set_permissions(path.join("inner"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        assert!(is_program(root.as_fd(), "inner"));
     }
 }

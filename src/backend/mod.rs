@@ -1,0 +1,46 @@
+//! The one place that names both kinds.
+
+mod vm;
+
+use std::path::Path;
+
+use hv_common::{Backend, Kind, Limits, Spec};
+use hv_container::{Bare, Namespaces};
+use hv_vmm::settings::Settings;
+
+use crate::cli::MachineArgs;
+use crate::error::Result;
+
+pub use vm::check as check_vm;
+
+/// Everything that a start needs, opened and checked.
+pub struct Prepared {
+    /// Starts the spec that it was prepared with.
+    pub backend: Box<dyn Backend>,
+    /// What was done already, one line a step.
+    pub steps: Vec<String>,
+}
+
+/// Prepares the start of `spec` as a sandbox of `kind`, and completes the spec: a microVM needs its image
+/// as a disk. `runtime_dir` is the directory of this run.
+///
+/// # Errors
+/// Something that the start needs is not there or cannot be used.
+pub fn prepare(kind: Kind, machine: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
+    match kind {
+        Kind::Process => Ok(Prepared { backend: Box::new(Bare::new()), steps: Vec::new() }),
+        Kind::Ctr => Ok(Prepared { backend: Box::new(Namespaces::new()), steps: Vec::new() }),
+        Kind::Vm => vm::prepare(machine, spec, runtime_dir),
+    }
+}
+
+/// Whether a sandbox of `kind` can have these limits; asked before anything is opened.
+///
+/// # Errors
+/// It cannot; the error says what is possible.
+pub fn check_limits(kind: Kind, limits: &Limits) -> Result<()> {
+    match kind {
+        Kind::Vm => Ok(Settings::new(limits).map(drop)?),
+        Kind::Ctr | Kind::Process => Ok(()),
+    }
+}

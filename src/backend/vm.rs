@@ -1,0 +1,130 @@
+//! What a microVM boots: kernel, modules, hv-init and the run's configuration, put together.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use hv_common::wire::{self, GuestConfig, GuestRoot};
+use hv_common::{Format, Root, Spec};
+use hv_image::dirs::Dirs;
+use hv_image::kernel::{self, Kernel};
+use hv_image::modules::{self, Feature, Module};
+use hv_image::{erofs, initramfs};
+use hv_vmm::kvm::{self, Kvm};
+use hv_vmm::{Machine, ProbeError, runs_guest_kernel_code};
+
+use super::Prepared;
+use crate::cli::MachineArgs;
+use crate::cmd::check::{Row, State};
+use crate::error::{Failure, Result, chain};
+
+/// PID 1 of every guest, beside hv.
+const INIT: &str = "hv-init";
+
+/// Opens everything that the microVM boots from.
+///
+/// # Errors
+/// Something is not there, or cannot be used.
+pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
+    // Said before anything expensive: without KVM the rest is of no use.
+    Kvm::open()?;
+    let dirs = Dirs::of_this_user()?;
+    let kernel = open_kernel(args.kernel.as_deref(), &dirs)?;
+    let mut steps = vec![format!("open the kernel {}", describe(&kernel))];
+    let on_disk = |root: &Root| match root {
+        Root::Disk { format, writable, .. } => (*format, *writable),
+        Root::Directory { .. } => (Format::Erofs, false),
+    };
+    let (format, writable) = on_disk(&spec.root);
+    let features = Feature::needed(format, writable);
+    let modules = modules::needed(&kernel, &features, args.modules.as_deref(), &spec.root)?;
+    steps.push(list(&modules));
+    if let Root::Directory { path, .. } = &spec.root {
+        steps.push(format!("pack the directory {} into a read-only EROFS image", path.display()));
+        spec.root = erofs::pack(&spec.root, &dirs.cache)?;
+    }
+    let config = GuestConfig {
+        version: wire::VERSION,
+        hostname: spec.hostname.clone(),
+        modules: Vec::new(),
+        root: GuestRoot { format, writable },
+        process: spec.process.clone(),
+        pids: spec.limits.pids,
+    };
+    let init = read_init()?;
+    let initrd = args.initrd.as_deref().map(|path| read("initrd", path)).transpose()?;
+    let initramfs = initramfs::build(&init, &modules, config, initrd.as_deref())?;
+    let machine = Machine {
+        kernel_path: kernel.path,
+        kernel: kernel.elf,
+        initramfs,
+        cmdline: args.cmdline.clone().unwrap_or_default(),
+        console: args.console,
+        runtime_dir: runtime_dir.to_owned(),
+    };
+    Ok(Prepared { backend: Box::new(hv_vmm::Kvm::new(machine)), steps })
+}
+
+fn open_kernel(named: Option<&Path>, dirs: &Dirs) -> Result<Kernel> {
+    let path = named.ok_or_else(|| Failure::refused("no kernel was named; name one with --kernel FILE"))?;
+    Ok(kernel::open(path, &dirs.cache)?)
+}
+
+fn describe(kernel: &Kernel) -> String {
+    match &kernel.version {
+        Some(version) => format!("{} ({version})", kernel.path.display()),
+        None => kernel.path.display().to_string(),
+    }
+}
+
+fn list(modules: &[Module]) -> String {
+    let names: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
+    match names.as_slice() {
+        [] => "take no modules along: the kernel has everything built in".into(),
+        names => format!("take {} modules along: {}", names.len(), names.join(" ")),
+    }
+}
+
+fn read_init() -> Result<Vec<u8>> {
+    let own = env::current_exe().map_err(|source| Failure::new("cannot tell where hv itself is", source))?;
+    // Behind a symbolic link to hv, hv-init is beside the real one: that is what current_exe gives.
+    let path: PathBuf = own.with_file_name(INIT);
+    read("hv-init", &path)
+        .map_err(|failure| failure.hint(format!("{INIT} belongs beside hv; `cargo build` makes both")))
+}
+
+fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| Failure::new(format!("cannot read {what} {}", path.display()), source))
+}
+
+/// What this host offers to microVMs, as rows of `hv check`.
+pub fn check() -> Vec<Row> {
+    const DEVICE: &str = "KVM";
+    const NATIVE: &str = "guest kernel code";
+    if let Err(error) = Kvm::open() {
+        let (found, mend) = match &error {
+            kvm::Error::Missing(_) => (
+                "no /dev/kvm",
+                "modprobe kvm-intel or kvm-amd; enable virtualisation in the firmware, or nested \
+                 virtualisation if this host is a VM",
+            ),
+            kvm::Error::Denied(_) => {
+                ("this user may not open /dev/kvm", "add the user to the group that owns it")
+            }
+            _ => ("/dev/kvm cannot be used", ""),
+        };
+        let found = if mend.is_empty() { chain(&error) } else { found.to_owned() };
+        let untried = Row::lacking(NATIVE, State::Missing, "not tried without KVM", "");
+        return vec![Row::lacking(DEVICE, State::Missing, found, mend), untried];
+    }
+    let native = match runs_guest_kernel_code() {
+        Ok(()) => Row::ok(NATIVE, "runs natively"),
+        Err(ProbeError::Emulated { failed }) => Row::lacking(
+            NATIVE,
+            State::Missing,
+            format!("KVM emulates it, and lacks {}: no hardware virtualisation", failed.join(", ")),
+            "a host with VMX or SVM, or `cargo xtask testbed`",
+        ),
+        Err(error) => Row::lacking(NATIVE, State::Missing, chain(&error), ""),
+    };
+    vec![Row::ok(DEVICE, "/dev/kvm opens"), native]
+}
