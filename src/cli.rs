@@ -43,6 +43,9 @@ pub enum Verb {
     /// Say what this host can and cannot do, why, and the mend
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    /// Keep kernels, so that --kernel may be left out
+    #[command(subcommand, after_help = KERNEL_EXAMPLES)]
+    Kernel(KernelVerb),
     /// Print a completion script for a shell
     #[command(after_help = "Example: hv completions bash > ~/.local/share/bash-completion/completions/hv")]
     Completions {
@@ -75,6 +78,9 @@ const COMPARE_EXAMPLES: &str = "\
 Exit status: 0 if every launch worked, 1 if one failed, 125 if hv itself failed.
 
 Example: hv compare --kernel vmlinux --runs 20 --json report.json rootfs.img";
+const KERNEL_EXAMPLES: &str = "\
+Example: hv kernel install
+         hv kernel add bzImage --modules /lib/modules/6.1.0 --name mine";
 const CHECK_EXAMPLES: &str = "\
 Exit status: 0 if both kinds can run, 1 if only containers can, 2 if only
 microVMs can, 3 if neither can.
@@ -151,7 +157,7 @@ pub struct MachineArgs {
     /// More words for the kernel's command line
     #[arg(long, value_name = "WORDS")]
     pub cmdline: Option<String>,
-    /// An initrd of your own after hv's: files there win over the same ones of hv
+    /// An initrd of your own, unpacked as well; /init and /hv stay hv's
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
     /// The kernel's modules: a /lib/modules/VERSION [default: beside the kernel]
@@ -203,6 +209,42 @@ pub struct CompareArgs {
 fn parse_kind(word: &str) -> Result<Kind, String> {
     let known = [Kind::Process, Kind::Ctr, Kind::Vm];
     known.into_iter().find(|kind| kind.word() == word).ok_or_else(|| "use process, ctr or vm".into())
+}
+
+/// What can be done with kernels.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KernelVerb {
+    /// Get Debian's newest kernel for virtual machines, verified by apt; nothing is installed on the host
+    #[command(after_help = "Example: hv kernel install")]
+    Install,
+    /// Copy a kernel of yours, with its modules
+    #[command(after_help = "Example: hv kernel add vmlinux --name tuned")]
+    Add {
+        /// An ELF vmlinux or a bzImage
+        file: PathBuf,
+        /// Its modules: a /lib/modules/VERSION
+        #[arg(long, value_name = "DIR")]
+        modules: Option<PathBuf>,
+        /// What to call it [default: its release]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show the kernels; the one that is used when none is named has a star
+    #[command(alias = "list", after_help = "Example: hv kernel ls")]
+    Ls,
+    /// Choose the kernel that is used when none is named [default: the newest]
+    #[command(after_help = "Example: hv kernel default tuned")]
+    Default {
+        /// As `hv kernel ls` shows it
+        name: String,
+    },
+    /// Remove kernels
+    #[command(visible_alias = "remove", after_help = "Example: hv kernel rm 6.1.0-50-cloud-amd64")]
+    Rm {
+        /// As `hv kernel ls` shows them
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
 }
 
 /// Arguments of `hv check`.

@@ -9,6 +9,7 @@ use hv_container::{Bare, Namespaces};
 use hv_vmm::settings::Settings;
 
 use crate::cli::MachineArgs;
+use crate::cmd::check::State;
 use crate::error::Result;
 
 pub use vm::check as check_vm;
@@ -43,4 +44,12 @@ pub fn check_limits(kind: Kind, limits: &Limits) -> Result<()> {
         Kind::Vm => Ok(Settings::new(limits).map(drop)?),
         Kind::Ctr | Kind::Process => Ok(()),
     }
+}
+
+/// Why microVMs cannot run on this host; None if they can.
+pub fn obstacle_to_vm() -> Option<String> {
+    check_vm()
+        .into_iter()
+        .find(|row| row.state == State::Missing)
+        .map(|row| format!("{}: {}", row.what, row.found))
 }

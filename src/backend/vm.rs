@@ -8,6 +8,7 @@ use hv_common::{Format, Root, Spec};
 use hv_image::dirs::Dirs;
 use hv_image::kernel::{self, Kernel};
 use hv_image::modules::{self, Feature, Module};
+use hv_image::store::Store;
 use hv_image::{erofs, initramfs};
 use hv_vmm::kvm::{self, Kvm};
 use hv_vmm::{Machine, ProbeError, runs_guest_kernel_code};
@@ -40,7 +41,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
     steps.push(list(&modules));
     if let Root::Directory { path, .. } = &spec.root {
         steps.push(format!("pack the directory {} into a read-only EROFS image", path.display()));
-        spec.root = erofs::pack(&spec.root, &dirs.cache)?;
+        spec.root = erofs::pack(&spec.root, &dirs.scratch())?;
     }
     let config = GuestConfig {
         version: wire::VERSION,
@@ -65,8 +66,18 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
 }
 
 fn open_kernel(named: Option<&Path>, dirs: &Dirs) -> Result<Kernel> {
-    let path = named.ok_or_else(|| Failure::refused("no kernel was named; name one with --kernel FILE"))?;
-    Ok(kernel::open(path, &dirs.cache)?)
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => match Store::new(dirs).default()? {
+            Some(installed) => installed.path,
+            None => {
+                return Err(Failure::refused("no kernel was named, and none is in the store").hint(
+                    "`hv kernel install` gets Debian's, `hv kernel add FILE` keeps yours, --kernel FILE uses it once",
+                ));
+            }
+        },
+    };
+    Ok(kernel::open(&path, &dirs.unpacked())?)
 }
 
 fn describe(kernel: &Kernel) -> String {

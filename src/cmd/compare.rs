@@ -10,7 +10,7 @@ use hv_common::Kind;
 use hv_common::cgroup::Layout;
 
 use crate::backend;
-use crate::cli::{CompareArgs, MachineArgs};
+use crate::cli::CompareArgs;
 use crate::compare::report::text;
 use crate::compare::{self, Host, REPORT_VERSION, Report, Schedule, Setup, launch};
 use crate::error::{Failure, Result};
@@ -78,7 +78,7 @@ fn usable(asked: &[Kind]) -> (Vec<Kind>, BTreeMap<Kind, String>) {
 
 fn obstacle(kind: Kind) -> Option<String> {
     match kind {
-        Kind::Vm => backend::of(kind, MachineArgs::default()).err().map(|failure| failure.message()),
+        Kind::Vm => backend::obstacle_to_vm(),
         Kind::Process if !nix::unistd::geteuid().is_root() => {
             Some("changing the root directory needs root".into())
         }

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compare;
 pub mod completions;
+pub mod kernel;
 pub mod man;
 pub mod run;
 
@@ -23,6 +24,7 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Process(args) => run::run(Kind::Process, args, timeline),
         Verb::Compare(args) => compare::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Kernel(verb) => kernel::run(verb),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Man { dir } => man::run(dir.as_deref()),
         Verb::Attempt { attempt } => check::attempt(attempt),
