@@ -1,7 +1,7 @@
 //! What whole-program tests share: finding hv, running it with a deadline, and images to run.
 //!
 //! Time limits come from here and nowhere else: a test waits for an event, and the harness gives up.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod image;
 pub mod run;
