@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use hv_common::{Format, Root};
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -42,8 +41,15 @@ fn clone(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Error> {
 }
 
 fn disk(path: &Path, file: &File, format: Format, writable: bool) -> Result<OwnedFd, Error> {
-    lock(path, file, writable)?;
-    if format == Format::Erofs && !writable {
+    if writable && format != Format::Ext4 {
+        return Err(Error::Refused(format!(
+            "cannot write to the image {}: nobody can write to {}; leave out --rw, and the run has a writable \
+             layer in memory",
+            path.display(),
+            format.name()
+        )));
+    }
+    if format == Format::Erofs {
         // Linux 6.12 mounts the file itself, older ones want a block device.
         let source = format!("/proc/self/fd/{}", file.as_raw_fd());
         match mount(format, &source, false) {
@@ -55,23 +61,6 @@ fn disk(path: &Path, file: &File, format: Format, writable: bool) -> Result<Owne
         .map_err(|errno| Error::system("make a loop device for", path.display(), errno))?;
     // From here on the mount keeps the device; it goes away with the mount.
     mount(format, device.path(), writable).map_err(|(errno, said)| failed(path, format, errno, said))
-}
-
-/// Readers share an image; who writes has it alone. Two kernels' worth of caches over one file would
-/// destroy it.
-fn lock(path: &Path, file: &File, writable: bool) -> Result<(), Error> {
-    let (operation, words) = if writable {
-        (FlockOperation::NonBlockingLockExclusive, "it is in use by another sandbox: stop that one first")
-    } else {
-        (FlockOperation::NonBlockingLockShared, "another sandbox writes to it (--rw): stop that one first")
-    };
-    match rustix::fs::flock(file, operation) {
-        Err(Errno::WOULDBLOCK) => {
-            Err(Error::Refused(format!("cannot lock the image {}: {words}", path.display())))
-        }
-        Err(errno) => Err(Error::system("lock the image", path.display(), errno)),
-        Ok(()) => Ok(()),
-    }
 }
 
 /// Mounts `source`; on failure the kernel's words, where the file system has some.

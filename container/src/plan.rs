@@ -98,6 +98,7 @@ fn proc_and_sys(host: &Host, steps: &mut Vec<Step>) {
             Step::Hide(Slot::Sys, text(&format!("devices/system/cpu/cpu{cpu}/thermal_throttle")))
         }));
     steps.extend(READ_ONLY_PROC.map(|path| Step::ReadOnly(Slot::Proc, text(path))));
+    steps.push(Step::CoverProc);
 }
 
 /// The sandbox's own control group, to look at: programs read their limits there.

@@ -24,10 +24,11 @@ pub(crate) enum Stage {
     Descriptors,
     Fork,
     Root,
+    Uncover,
 }
 
 impl Stage {
-    const ALL: [Stage; 7] = [
+    const ALL: [Stage; 8] = [
         Stage::Signals,
         Stage::User,
         Stage::Dumpable,
@@ -35,6 +36,7 @@ impl Stage {
         Stage::Descriptors,
         Stage::Fork,
         Stage::Root,
+        Stage::Uncover,
     ];
 
     /// In words: what cannot be done.
@@ -45,6 +47,7 @@ impl Stage {
             Stage::Dumpable => "make PID 1 undumpable",
             Stage::DeathSignal => "tie PID 1's life to the monitor's",
             Stage::Descriptors => "arrange descriptors",
+            Stage::Uncover => "uncover /proc for the workload",
             Stage::Root => "change the root directory",
             Stage::Fork => "fork the workload (is the limit on processes at least 2?)",
         }

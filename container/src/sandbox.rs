@@ -17,7 +17,7 @@ use crate::sys;
 pub(crate) struct Container {
     init: Init,
     cgroup: Option<Cgroup>,
-    /// Keeps the lock on a disk image.
+    /// Keeps the lock on a disk image that whoever opened it took.
     _root: Root,
     timeline: Timeline,
     exit: Option<Exit>,
@@ -85,6 +85,10 @@ impl Sandbox for Container {
 
     fn crossings(&self) -> Crossings {
         Crossings::new()
+    }
+
+    fn memory_peak(&self) -> Option<u64> {
+        self.cgroup.as_ref().and_then(|cgroup| cgroup.memory_peak().ok().flatten())
     }
 }
 

@@ -122,6 +122,8 @@ pub enum Step {
     Hide(Slot, CString),
     /// A path that cannot be written, if it exists.
     ReadOnly(Slot, CString),
+    /// Nothing can be reached through /proc until the workload's program is loaded.
+    CoverProc,
     /// A terminal of this size of the container's own, bound to /dev/console; the other end goes to
     /// the monitor.
     Terminal(TerminalSize),
@@ -192,6 +194,7 @@ impl fmt::Display for Step {
             Step::ReadOnly(slot, path) => {
                 write!(f, "make {}/{} read-only", slot.path(), path.to_string_lossy())
             }
+            Step::CoverProc => f.write_str("cover /proc until the program is loaded"),
             Step::Terminal(TerminalSize { rows, cols }) => {
                 write!(f, "open a terminal of {cols} by {rows} in /dev/pts and bind it to /dev/console")
             }

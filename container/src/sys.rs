@@ -142,6 +142,24 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
     check(libc::c_long::from(result)).map(drop)
 }
 
+/// Has this process stopped when its next execve(2) has succeeded, for its parent to see.
+pub(crate) fn stop_at_exec() -> Result<(), Errno> {
+    // SAFETY: the other arguments of this request are ignored.
+    check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }).map(drop)
+}
+
+/// Lets a process go on that [`stop_at_exec`] has stopped, for good.
+pub(crate) fn let_go(process: Pid) -> Result<(), Errno> {
+    // SAFETY: the process is a stopped tracee of this one; no memory is passed.
+    check(unsafe { libc::ptrace(libc::PTRACE_DETACH, process.as_raw_pid(), 0, 0) }).map(drop)
+}
+
+/// Lets a process that a signal has stopped on its way to its exec have that signal and go on.
+pub(crate) fn go_on(process: Pid, signal: i32) -> Result<(), Errno> {
+    // SAFETY: the process is a stopped tracee of this one; the number is that of the signal it has.
+    check(unsafe { libc::ptrace(libc::PTRACE_CONT, process.as_raw_pid(), 0, signal) }).map(drop)
+}
+
 /// Blocks every signal: they stay pending until [`next_signal`] takes them.
 pub(crate) fn block_all_signals() -> Result<(), Errno> {
     let all = u64::MAX;

@@ -138,6 +138,22 @@ both_ways! {
         assert_eq!(out, "alive\n", "CVE-2019-5736, and no arguments of the host");
     }
 
+    fn hv_itself_cannot_be_executed_by_the_image() {
+        use std::os::unix::fs::PermissionsExt;
+        let own = make_image();
+        let script = own.path().join("bin/evil");
+        for interpreter in ["/proc/self/exe", "/proc/1/exe", "/proc/2/exe", "/proc/thread-self/exe", "/link"] {
+            let _ = std::fs::remove_file(own.path().join("link"));
+            symlink("/proc/self/exe", own.path().join("link")).unwrap();
+            std::fs::write(&script, format!("#!{interpreter}\n")).unwrap();
+            std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let error = start_on(&Namespaces::new(), spec(own.path(), &["/bin/evil"])).err().expect("CVE-2019-5736");
+            assert_eq!(error.status, 127, "{}", chain(&error));
+            let error = start_on(&Namespaces::new(), spec(own.path(), &[interpreter])).err().expect("CVE-2019-5736");
+            assert_eq!(error.status, 127, "{}", chain(&error));
+        }
+    }
+
     fn the_image_is_unchanged() {
         let own = make_image();
         // Everybody may write to it, were it not for the wall.

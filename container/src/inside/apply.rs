@@ -58,6 +58,10 @@ impl Opened {
             Step::Link(name, target) => rustix::fs::symlinkat(*target, self.at(Slot::Dev)?, *name),
             Step::Hide(slot, path) => self.hide(*slot, path),
             Step::ReadOnly(slot, path) => self.read_only(*slot, path),
+            Step::CoverProc => {
+                let cover = mount::clone(self.at(Slot::Mask)?, c"dir")?;
+                mount::attach(cover.as_fd(), self.at(Slot::Proc)?)
+            }
             Step::Terminal(size) => self.terminal(*size),
             Step::PivotRoot => self.pivot(),
             Step::HostName(name) => rustix::system::sethostname(name.to_bytes()),

@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use rustix::process::{Signal, WaitOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets, Pid};
 
@@ -10,6 +12,50 @@ use crate::sys;
 /// The signal by which the monitor says which signal the workload is to get: it comes with a value,
 /// so that those that nobody can catch can be passed on too.
 pub(crate) const CARRIER: i32 = 64;
+
+/// The workload could not ask to be stopped: its process ends with this status and is made once more.
+pub(super) const CANNOT_STOP: i32 = 77;
+
+/// What became of a workload's process that was to execute its program.
+pub(super) enum Loaded {
+    /// The program is loaded and has not run an instruction yet; /proc is uncovered.
+    Yes,
+    /// The process could not ask to be stopped; /proc is uncovered, and it is to be made once more.
+    Again,
+    /// It has reported why not, or was killed.
+    No,
+}
+
+/// Waits until the workload's program is loaded, and uncovers /proc before the program runs.
+///
+/// While a process of hv's own image is about to execute a program, `/proc/self/exe` is hv itself. An
+/// image whose program is a script for that interpreter would execute hv inside the container, where
+/// root can then open it to overwrite it (CVE-2019-5736). So there is no /proc until the program is
+/// loaded: the process asks to be traced, which stops it at exactly that moment.
+pub(super) fn load(workload: Pid) -> Result<Loaded, Errno> {
+    loop {
+        let waited = rustix::process::waitpid(Some(workload), WaitOptions::UNTRACED)?;
+        let Some((_, status)) = waited else { continue };
+        match status.stopping_signal() {
+            Some(libc::SIGTRAP) => {
+                uncover()?;
+                sys::let_go(workload)?;
+                return Ok(Loaded::Yes);
+            }
+            // Another signal came first, from its terminal perhaps: it gets it.
+            Some(signal) => sys::go_on(workload, signal)?,
+            None if status.exit_status() == Some(CANNOT_STOP) => {
+                uncover()?;
+                return Ok(Loaded::Again);
+            }
+            None => return Ok(Loaded::No),
+        }
+    }
+}
+
+fn uncover() -> Result<(), Errno> {
+    rustix::mount::unmount(c"/proc", UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+}
 
 /// Runs until the workload has ended. With PID 1 the kernel ends every other process of the container.
 pub(super) fn run(status: &OwnedFd, workload: Pid) -> ! {
@@ -35,7 +81,7 @@ pub(super) fn run(status: &OwnedFd, workload: Pid) -> ! {
 }
 
 /// Keeps the status pipe, as descriptor 0, and the right to signal any user's process; nothing else.
-fn shed(status: &OwnedFd) -> Result<(), rustix::io::Errno> {
+fn shed(status: &OwnedFd) -> Result<(), Errno> {
     sys::keep_only(status)?;
     let only = CapabilitySet::KILL;
     let sets = CapabilitySets { effective: only, permitted: only, inheritable: CapabilitySet::empty() };

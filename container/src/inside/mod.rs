@@ -20,11 +20,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hv_common::starter::{ExecFailure, Prepared};
 use hv_common::{Phase, Timeline};
 use rustix::io::Errno;
+use rustix::thread::Pid;
 
 use crate::report::{Report, Stage};
 use crate::step::Step;
 use crate::sys;
 use apply::Opened;
+use init::Loaded;
 
 /// All that the new process needs, made ready by the monitor.
 pub(crate) struct Inside<'a> {
@@ -69,13 +71,23 @@ impl Inside<'_> {
         }
         self.timeline.mark(Phase::Boundary);
         self.timeline.mark(Phase::Init);
+        let mut workload = self.fork_workload(&opened, true);
+        match init::load(workload) {
+            Ok(Loaded::Yes) => {}
+            // Traced already (strace), or forbidden by the host: then without the stop.
+            Ok(Loaded::Again) => workload = self.fork_workload(&opened, false),
+            Ok(Loaded::No) => sys::exit_now(1),
+            Err(errno) => self.fail(Report::Stage(Stage::Uncover, errno.raw_os_error())),
+        }
+        drop(opened);
+        init::run(&self.status, workload)
+    }
+
+    fn fork_workload(&self, opened: &Opened, stop: bool) -> Pid {
         // SAFETY: the child only executes the workload or reports and exits; see `start_workload`.
         match unsafe { sys::clone3(0, None) } {
-            Ok(sys::Cloned::Child) => self.start_workload(&opened),
-            Ok(sys::Cloned::Parent(pid, pidfd)) => {
-                drop((pidfd, opened));
-                init::run(&self.status, pid)
-            }
+            Ok(sys::Cloned::Child) => self.start_workload(opened, stop),
+            Ok(sys::Cloned::Parent(pid, _)) => pid,
             Err(errno) => self.fail(Report::Stage(Stage::Fork, errno.raw_os_error())),
         }
     }
@@ -110,7 +122,10 @@ impl Inside<'_> {
     }
 
     /// The workload's process, up to its exec.
-    fn start_workload(&self, opened: &Opened) -> ! {
+    fn start_workload(&self, opened: &Opened, stop: bool) -> ! {
+        if stop && sys::stop_at_exec().is_err() {
+            sys::exit_now(init::CANNOT_STOP);
+        }
         let terminal = opened.terminal.as_ref().map(|end| [end.as_fd(); 3]);
         let Some(stdio) = self.stdio.or(terminal) else {
             self.fail(Report::Stage(Stage::Descriptors, libc::EBADF));

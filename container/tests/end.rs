@@ -1,0 +1,130 @@
+//! Nothing is left behind: after a drop, after kill -9 of PID 1, after kill -9 of the monitor.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use hv_common::exit::How;
+use support::*;
+
+fn alive(pid: i32) -> bool {
+    // A zombie is dead; only its parent has not looked yet.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// Directories of sandboxes in every cgroup hierarchy.
+fn cgroups(id: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_dir && entry.file_name() == id {
+                found.push(entry.path());
+            } else if is_dir {
+                dirs.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// The example program as a monitor of its own, with a container that says when it is up.
+fn monitor() -> (Child, BufReader<std::process::ChildStdout>) {
+    let own = std::env::current_exe().unwrap();
+    let start = own.parent().unwrap().parent().unwrap().join("examples/start");
+    let mut child = Command::new(start)
+        .arg(image())
+        .args(["/bin/sh", "-c", "setsid sleep 1000 & sleep 1000 & echo up; exec sleep 1000"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    (child, stdout)
+}
+
+fn family(first: u32) -> Vec<i32> {
+    let mut found = vec![first as i32];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        next += 1;
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        found.extend(children.split_ascii_whitespace().map(|child| child.parse::<i32>().unwrap()));
+    }
+    found
+}
+
+both_ways! {
+    fn a_drop_ends_everything() {
+        let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let spec = spec(image(), &["sh", "-c", "trap '' TERM HUP INT; setsid sleep 1000 & sleep 1000 & echo; cat; wait"]);
+        let id = spec.id.to_string();
+        let mut running = start(spec);
+        running.line();
+        let pids = running.sandbox.pids();
+        assert!(pids.len() >= 4 && pids.iter().all(|pid| alive(*pid)), "{pids:?}");
+        drop(running.sandbox);
+        assert!(!pids.iter().any(|pid| alive(*pid)), "{pids:?}");
+        assert_eq!(cgroups(&id), Vec::<PathBuf>::new());
+        assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    }
+
+    fn a_failed_start_leaves_nothing() {
+        let spec = spec(image(), &["nonesuch"]);
+        let id = spec.id.to_string();
+        assert!(start_on(&hv_container::Namespaces::new(), spec).is_err());
+        assert_eq!(cgroups(&id), Vec::<PathBuf>::new());
+    }
+
+    fn the_end_of_pid_1_is_the_end_of_the_container() {
+        let mut running = start(spec(image(), &["sh", "-c", "echo; exec sleep 1000"]));
+        running.line();
+        let pids = running.sandbox.pids();
+        let init = pids.iter().min().copied().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(init).unwrap(), rustix::process::Signal::KILL).unwrap();
+        assert_eq!(running.sandbox.wait().unwrap().how, How::Signal(9));
+        assert!(!pids.iter().any(|pid| alive(*pid)));
+    }
+}
+
+#[test]
+fn killing_the_monitor_ends_the_container() {
+    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let (mut child, _stdout) = monitor();
+    let pids = family(child.id());
+    assert!(pids.len() >= 5, "monitor, PID 1, the workload and two sleeps: {pids:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("all processes of the container are gone", || !pids.iter().any(|pid| alive(*pid)));
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+#[test]
+fn a_monitor_that_is_killed_at_any_moment_leaves_no_process() {
+    for delay in 0..30 {
+        let own = std::env::current_exe().unwrap();
+        let start = own.parent().unwrap().parent().unwrap().join("examples/start");
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut child = Command::new(start)
+            .arg(image())
+            .args(["/bin/sh", "-c", "sleep 1000"])
+            .stdout(writer)
+            .spawn()
+            .unwrap();
+        // Not to wait for anything, but to hit another moment each time.
+        std::thread::sleep(std::time::Duration::from_micros(delay * 300));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Everybody who could hold the pipe is gone when it ends.
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut { reader }, &mut rest).unwrap();
+    }
+}
