@@ -12,7 +12,6 @@
 //! [`tree`]: files without data; [`data`]: their data; `layout` decides where inodes go, `write` writes
 //! them, `disk` has the format's structures. `walk` fills a tree from a directory; nothing else knows
 //! about directories, and a merge of layers can fill one just as well.
-#![forbid(unsafe_code)]
 
 pub mod data;
 mod disk;
@@ -63,6 +62,12 @@ pub enum PackError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A file in it is somebody else's, and may not be read.
+    #[error("cannot read {}: it is not yours; run hv as root, or give it an image file", path.display())]
+    Denied {
+        /// The file.
+        path: PathBuf,
     },
     /// A file in it was replaced by another while it was looked at.
     #[error("{} changed while it was packed: stop what writes to it, and try again", path.display())]

@@ -89,7 +89,10 @@ const READ_DIRECTORY: OFlags =
 
 impl Walker<'_> {
     fn io(&self, doing: &'static str) -> impl Fn(Errno) -> PackError {
-        move |error| PackError::Io { doing, path: self.path.clone(), source: error.into() }
+        move |error| match error {
+            Errno::ACCESS => PackError::Denied { path: self.path.clone() },
+            error => PackError::Io { doing, path: self.path.clone(), source: error.into() },
+        }
     }
 
     fn failed(&self, source: WriteError) -> PackError {

@@ -184,7 +184,22 @@ fn module_name(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_list_is_survived(list in proptest::collection::vec(any::<u8>(), 0..300), dep in any::<bool>()) {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(if dep { "modules.dep" } else { "modules.order" }), &list).unwrap();
+            std::fs::write(dir.path().join("modules.builtin"), &list).unwrap();
+            if let Ok(Some(tree)) = Tree::open(dir.path()) {
+                let names: Vec<_> = tree.modules.keys().cloned().collect();
+                names.iter().for_each(|name| drop(tree.read(name)));
+            }
+        }
+    }
 
     #[test]
     fn names_are_normal() {

@@ -2,6 +2,7 @@
 //! Nothing is installed on the host, so it needs no root.
 
 use std::fs;
+use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -121,7 +122,7 @@ fn run_in(dir: &Path, doing: &str, words: &[&str]) -> Result<String, StoreError>
     let failed = |why: String| StoreError::Program { doing: doing.into(), why };
     let output = match command.output() {
         Ok(output) => output,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if matches!(error.kind(), NotFound | PermissionDenied) => {
             let program = if words[0] == "dpkg-deb" { "dpkg-deb" } else { "apt" };
             return Err(StoreError::NotDebian { program });
         }
@@ -138,7 +139,18 @@ fn run_in(dir: &Path, doing: &str, words: &[&str]) -> Result<String, StoreError>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_apt_prints_never_becomes_an_option(record in "(Depends: ?)?[-a-z=(), |$./]{0,60}\n?.{0,20}") {
+            if let Some(package) = dependency(&record) {
+                prop_assert!(package.name.starts_with("linux-image-") && !package.name.contains(['/', ' ', '=']));
+            }
+        }
+    }
 
     #[test]
     fn the_kernel_is_read_from_aptss_record() {
