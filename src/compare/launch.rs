@@ -12,6 +12,7 @@ use hv_common::{Id, Kind, phase};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 
+use super::enclosure::Enclosure;
 use super::memory;
 use super::sample::Sample;
 use crate::error::{Failure, Result};
@@ -55,12 +56,14 @@ fn run(setup: &Setup, sample: &mut Sample) -> Result<()> {
         .map_err(|source| Failure::new("cannot make a file for hv's messages", source))?;
     let mut command = setup.command_line(sample.kind, &id, stats.path());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
+    let enclosure = Enclosure::enter(sample.kind, &id)?;
     let cpu_before = cpu_of_children()?;
     let deadline = Instant::now() + setup.deadline;
     sample.asked = phase::now();
-    let child = command
-        .spawn()
-        .map_err(|source| Failure::new(format!("cannot run {}", setup.hv.display()), source))?;
+    let spawned = command.spawn();
+    enclosure.leave()?;
+    let child =
+        spawned.map_err(|source| Failure::new(format!("cannot run {}", setup.hv.display()), source))?;
     let mut running = Running::new(child);
     let outcome = running.observe(setup, &id, sample, deadline);
     let status = running.end(sample, deadline);

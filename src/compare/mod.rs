@@ -2,10 +2,12 @@
 //!
 //! # Layout
 //! - [`schedule`]: who is launched when (pure); [`launch`]: one launch, timed from outside;
+//!   [`enclosure`]: the cgroup that a microVM is measured in;
 //! - [`sample`]: what it gave; [`memory`]: the ledger; [`host`]: where it was;
 //! - [`rows`]: which figures are shown and what they mean; [`stats`]: medians and ratios (pure);
 //! - [`report`]: the forms they are shown in.
 
+pub mod enclosure;
 pub mod host;
 pub mod launch;
 pub mod memory;

@@ -63,17 +63,17 @@ pub const SECTIONS: &[Section] = &[
                 of: Sample::init,
                 absent: |kind| (kind == Kind::Process).then_some("no init"),
             },
-            row("+ workload executed", Unit::Time, Sample::exec),
+            row("+ workload exec'd", Unit::Time, Sample::exec),
             row("+ its first byte", Unit::Time, Sample::output),
-            row("= asked to first byte", Unit::Time, Sample::ready),
+            row("= ask to 1st byte", Unit::Time, Sample::ready),
         ],
     },
     Section {
         title: "end, ms",
         rows: &[
-            row("told until exit seen", Unit::Time, Sample::exit),
+            row("told to exit seen", Unit::Time, Sample::exit),
             row("+ all gone", Unit::Time, Sample::clean),
-            row("processor time, all", Unit::Time, Sample::cpu),
+            row("processor time", Unit::Time, Sample::cpu),
         ],
     },
     Section {
@@ -81,21 +81,21 @@ pub const SECTIONS: &[Section] = &[
         rows: &[
             row("monitor (PSS)", Unit::Bytes, |s| s.memory.monitor.map(|b| b as f64)),
             row("processes (PSS)", Unit::Bytes, |s| s.memory.processes.map(|b| b as f64)),
-            vm_only("guest memory resident", Unit::Bytes, |s| s.memory.guest.map(|b| b as f64)),
+            vm_only("guest resident", Unit::Bytes, |s| s.memory.guest.map(|b| b as f64)),
             row("= sum", Unit::Bytes, |s| s.memory.sum().map(|b| b as f64)),
             Row {
-                label: "cgroup's own figure",
+                label: "cgroup's figure",
                 unit: Unit::Bytes,
                 of: |s| s.memory.cgroup.map(|b| b as f64),
                 absent: no_cgroup,
             },
             Row {
-                label: "cgroup less its PSS",
+                label: "cgroup less PSS",
                 unit: Unit::Bytes,
                 of: |s| s.memory.residual().map(|b| b as f64),
                 absent: no_cgroup,
             },
         ],
     },
-    Section { title: "crossings", rows: &[vm_only("VM exits, whole life", Unit::Count, Sample::exits)] },
+    Section { title: "crossings", rows: &[vm_only("VM exits", Unit::Count, Sample::exits)] },
 ];

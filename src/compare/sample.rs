@@ -9,6 +9,9 @@ use super::memory::Ledger;
 use crate::error::{Failure, Result};
 use crate::foreground::Stats;
 
+/// The crossing that counts all VM exits.
+pub const TOTAL: &str = "total";
+
 /// What one launch gave. Instants are nanoseconds of the host's monotonic clock.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sample {
@@ -140,6 +143,6 @@ impl Sample {
 
     /// VM exits, all reasons together.
     pub fn exits(&self) -> Option<f64> {
-        self.crossings.get("exits").map(|count| *count as f64)
+        self.crossings.get(TOTAL).map(|count| *count as f64)
     }
 }

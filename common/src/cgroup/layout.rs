@@ -138,6 +138,17 @@ impl Layout {
         layout
     }
 
+    /// Puts a process where the calling process stood when the layout was detected.
+    ///
+    /// # Errors
+    /// The process is gone, or the kernel refuses.
+    pub fn rejoin(&self, pid: i32) -> Result<(), Error> {
+        let places = self.unified.iter().chain(self.v1.values());
+        places
+            .map(|place| place.own.join("cgroup.procs"))
+            .try_for_each(|file| files::write(&file, &pid.to_string()))
+    }
+
     /// Which of the three shapes this is.
     pub fn shape(&self) -> Shape {
         match (&self.unified, self.v1.is_empty()) {

@@ -1,17 +1,19 @@
 //! The first screen: answers in 80 columns.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use hv_common::Kind;
 
 use crate::compare::rows::{Row, SECTIONS, Unit};
+use crate::compare::sample::TOTAL;
 use crate::compare::stats::{Summary, paired_ratio};
 use crate::compare::{Host, Report, Sample};
 
 const WIDTH: usize = 80;
 const INDENT: usize = 8;
-const LABEL: usize = 22;
-const RATIO: usize = 7;
+const LABEL: usize = 20;
+const RATIO: usize = 6;
 
 /// The report as a table.
 pub fn render(report: &Report) -> String {
@@ -31,6 +33,7 @@ pub fn render(report: &Report) -> String {
             line(&mut out, report, row, width, &mut notes);
         }
     }
+    exits(&mut out, report);
     reasons(&mut out, report);
     footer(&mut out, report, &notes);
     out
@@ -112,21 +115,41 @@ fn ratio(report: &Report, row: &Row) -> Option<f64> {
 }
 
 fn shown(unit: Unit, summary: Summary) -> String {
-    let scale = match unit {
-        Unit::Time => 1e6,
-        Unit::Bytes => 1024.0 * 1024.0,
-        Unit::Count => 1.0,
+    // From ten seconds and ten thousand on, a larger unit keeps the column narrow.
+    let (scale, suffix) = match unit {
+        Unit::Time if summary.max >= 9.995e9 => (1e9, "s"),
+        Unit::Time => (1e6, ""),
+        Unit::Bytes => (1024.0 * 1024.0, ""),
+        Unit::Count if summary.max >= 9999.5 => (1e3, "k"),
+        Unit::Count => (1.0, ""),
     };
     let [median, min, max] = [summary.median, summary.min, summary.max].map(|value| short(value / scale));
-    format!("{median} [{min}..{max}]")
+    format!("{median}{suffix} [{min}..{max}]")
 }
 
-/// About three significant digits, no exponent.
+/// About three significant digits, no exponent; whole counts below a hundred without decimals.
 fn short(value: f64) -> String {
     match value.abs() {
-        magnitude if magnitude >= 99.95 => format!("{value:.0}"),
+        magnitude if magnitude >= 99.95 || magnitude == 0.0 => format!("{value:.0}"),
         magnitude if magnitude >= 9.995 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+/// VM exits by reason, the median of each, most frequent first.
+fn exits(out: &mut String, report: &Report) {
+    let counted: Vec<&Sample> = report.counted(Kind::Vm).collect();
+    let names: BTreeSet<&String> = counted.iter().flat_map(|sample| sample.crossings.keys()).collect();
+    let median = |name: &String| {
+        let counts = counted.iter().map(|sample| sample.crossings.get(name).copied().unwrap_or(0) as f64);
+        Summary::of(counts).map_or(0.0, |summary| summary.median)
+    };
+    let mut reasons: Vec<(f64, &String)> = names.into_iter().map(|name| (median(name), name)).collect();
+    reasons.retain(|(count, name)| *count > 0.0 && *name != TOTAL);
+    reasons.sort_by(|one, other| other.0.total_cmp(&one.0));
+    if !reasons.is_empty() {
+        let words: Vec<String> = reasons.iter().map(|(count, name)| format!("{name} {count:.0}")).collect();
+        entry(out, "exits", &words.join(", "));
     }
 }
 
