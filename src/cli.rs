@@ -58,6 +58,14 @@ pub enum Verb {
         /// Write hv.1 and a page for each verb into this directory
         dir: Option<PathBuf>,
     },
+    /// Cleans up after a start that a signal ended, and ends with this status
+    #[command(hide = true)]
+    GiveUp {
+        /// 128 and the signal's number
+        status: u8,
+        /// The sandbox
+        name: String,
+    },
     /// One attempt of `hv check`, in a process of its own
     #[command(hide = true, name = "check-attempt")]
     Attempt {
@@ -287,8 +295,11 @@ mod tests {
         command.build();
         let help = command.render_help().to_string();
         assert!(help.lines().count() <= 24, "{help}");
-        let verbs: Vec<_> =
-            command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect();
+        let verbs: Vec<_> = command
+            .get_subcommands()
+            .filter(|verb| verb.get_name() != "help" && !verb.is_hide_set())
+            .cloned()
+            .collect();
         for mut verb in verbs {
             let help = verb.render_help().to_string();
             assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");

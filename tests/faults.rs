@@ -199,6 +199,28 @@ mod hosts {
     }
 }
 
+/// A microVM that is being started can be given up.
+mod starts {
+    mod vm {
+        use super::super::*;
+
+        #[test]
+        fn a_signal_during_the_boot_gives_it_up() {
+            if let Some(reason) = support::unavailable(Kind::Vm) {
+                return println!("skipped: {reason}");
+            }
+            let name = unique(Kind::Vm, "given-up");
+            // The kernel's first words are long before hv-init.
+            let options = ["--name", &name, "--console", "--cmdline", "ignore_loglevel"];
+            let mut running = Running::start(shell(Kind::Vm, &options, "sleep 1000"));
+            running.wait_for_error("Linux version");
+            running.signal(Signal::TERM);
+            assert_eq!(running.finish().status, Some(143));
+            assert_eq!(traces(&name), Vec::<String>::new());
+        }
+    }
+}
+
 /// Names for sandboxes that nobody else has.
 fn unique(kind: Kind, what: &str) -> String {
     format!("{what}-{kind}-{}", std::process::id())

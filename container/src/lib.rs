@@ -24,6 +24,17 @@ mod spawn;
 mod step;
 mod sys;
 
+use std::fs::File;
+use std::io;
+
 pub use bare::Bare;
 pub use error::Error;
 pub use namespaces::Namespaces;
+
+/// Makes a loop device of `file` and lets it go again: what `hv check` tries.
+///
+/// # Errors
+/// This host or this user has none.
+pub fn try_loop_device(file: &File) -> io::Result<()> {
+    Ok(loop_device::LoopDevice::attach(file, true).map(drop)?)
+}

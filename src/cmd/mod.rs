@@ -12,6 +12,7 @@ use hv_common::{Kind, Timeline};
 
 use crate::cli::{Cli, Verb};
 use crate::error::{self, Result};
+use crate::foreground::abort;
 
 /// Does what was typed; the status to end with.
 ///
@@ -27,6 +28,10 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Kernel(verb) => kernel::run(verb),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Man { dir } => man::run(dir.as_deref()),
+        Verb::GiveUp { status, name } => {
+            abort::clean_up(&name.try_into()?)?;
+            Ok(status)
+        }
         Verb::Attempt { attempt } => check::attempt(attempt),
     }
 }

@@ -1,8 +1,9 @@
 //! The monitor of one sandbox, in the foreground: starts it, carries its streams and signals, and
 //! cleans up after it. The same for both kinds.
 //!
-//! - [`signals`]: what is passed on; [`terminal`]: raw mode and its way back; [`relay`]: the streams.
+//! - [`abort`]: a signal before there is a workload; [`signals`]: what is passed on; [`terminal`]: raw mode and its way back; [`relay`]: the streams.
 
+pub mod abort;
 pub mod relay;
 pub mod signals;
 pub mod terminal;
@@ -72,7 +73,9 @@ pub fn run(
         (false, Kind::Vm) => relays.own()?,
         (false, Kind::Ctr | Kind::Process) => relays.safe()?,
     };
+    let watch = abort::Watch::begin(&spec.id)?;
     let mut sandbox = backend.start(spec, stdio, timeline).map_err(error::from_start)?;
+    drop(watch);
     for pid in sandbox.pids() {
         entry.record_process(pid)?;
     }

@@ -128,6 +128,15 @@ impl Running {
         }
     }
 
+    /// Waits until its standard error contains `text`.
+    #[track_caller]
+    pub fn wait_for_error(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.stderr).contains(text) {
+            assert!(self.open > 0, "ended without {text:?}; {}", self.so_far());
+            self.take_event(&format!("for {text:?}"));
+        }
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn finish(mut self) -> Finished {

@@ -12,6 +12,7 @@ use super::journal::{self, Journal, Resource};
 use super::{Error, JOURNAL, LOCK, Store, UNBORN, entry};
 use crate::cgroup;
 use crate::procfs;
+use crate::spec::Id;
 
 /// A sandbox whose monitor was dead.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Store {
         let mut reaped = Vec::new();
         for name in self.names()? {
             let dir = self.path().join(&name);
-            let Some(_lock) = take_lock(&dir) else { continue };
+            let Some(_lock) = take_lock(&dir, FlockOperation::NonBlockingLockExclusive) else { continue };
             let problem = bury(&dir).err();
             if problem.is_some() || !name.starts_with(UNBORN) {
                 reaped.push(Reaped { name, problem });
@@ -40,10 +41,23 @@ impl Store {
         }
         Ok(reaped)
     }
+
+    /// Cleans up after sandbox `id`, whose monitor is ending: waits until its lock is free. Nothing is done
+    /// if there is no such sandbox any more.
+    ///
+    /// # Errors
+    /// Something of it cannot be removed; the next command tries again.
+    pub fn bury(&self, id: &Id) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let dir = self.path().join(id.as_str());
+        match take_lock(&dir, FlockOperation::LockExclusive) {
+            Some(_lock) => bury(&dir),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The lock of a dead sandbox; None if it lives, or is gone, or somebody else is reaping it.
-fn take_lock(dir: &Path) -> Option<File> {
+fn take_lock(dir: &Path, how: FlockOperation) -> Option<File> {
     let path = dir.join(LOCK);
     let lock = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -53,7 +67,7 @@ fn take_lock(dir: &Path) -> Option<File> {
         }
         other => other.ok()?,
     };
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+    flock(&lock, how).ok()?;
     // Another command may have removed the directory, and a third made one of this name, meanwhile.
     let (held, named) = (lock.metadata().ok()?, fs::metadata(&path).ok()?);
     (held.ino() == named.ino() && held.dev() == named.dev()).then_some(lock)
@@ -99,7 +113,7 @@ mod tests {
     use std::process::{Child, Command};
 
     use super::*;
-    use crate::spec::{Id, Limits};
+    use crate::spec::Limits;
 
     /// Leaves a sandbox behind as a killed monitor does: everything there, nobody holding the lock.
     fn abandon(store: &Store, name: &str, resources: &[Resource]) {
@@ -148,6 +162,23 @@ mod tests {
         assert!(!file.exists());
         assert!(cgroup.iter().flat_map(|cgroup| cgroup.paths()).all(|path| !path.exists()));
         assert_eq!(fs::read_dir(store.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_monitor_that_is_just_ending_is_waited_for() {
+        let guard = tempfile::tempdir().unwrap();
+        let store = Store::open_at(&guard.path().join("hv")).unwrap();
+        let id = Id::random().unwrap();
+        abandon(&store, id.as_str(), &[]);
+        let held = File::open(store.path().join(id.as_str()).join(LOCK)).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            let burial = scope.spawn(|| store.bury(&id).unwrap());
+            drop(held);
+            burial.join().unwrap();
+        });
+        assert_eq!(fs::read_dir(store.path()).unwrap().count(), 0);
+        store.bury(&id).unwrap();
     }
 
     #[test]

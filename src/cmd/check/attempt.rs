@@ -228,13 +228,18 @@ fn smallest_erofs() -> Vec<u8> {
     image
 }
 
-fn erofs() -> Found {
+/// A nameless file with that image, on a disk if there is one: memory cannot be mounted from.
+fn image_file() -> std::result::Result<File, Box<dyn std::error::Error + Send + Sync>> {
     let dir = ["/var/tmp", "/tmp"].into_iter().find(|dir| Path::new(dir).is_dir());
     let dir = dir.ok_or("no /var/tmp or /tmp to try it in")?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all_at(&smallest_erofs(), 0)?;
-    // A second open, read-only: the kernel mounts no file that somebody may write to.
+    Ok(file)
+}
+
+fn erofs() -> Found {
+    let file = image_file()?;
     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
     let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", source.as_str())?;
@@ -244,12 +249,11 @@ fn erofs() -> Found {
 }
 
 fn loop_device() -> Found {
-    File::options().read(true).write(true).open("/dev/loop-control")?;
+    hv_container::try_loop_device(&image_file()?)?;
     Ok(String::new())
 }
 
 fn tun() -> Found {
-    // Opened before the namespace: in a user namespace, root's device would be nobody's.
     let how = become_maker()?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     hv_common::sys::tun::open_tap()?;
