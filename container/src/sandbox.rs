@@ -83,10 +83,6 @@ impl Sandbox for Container {
         Ok(exit)
     }
 
-    fn memory_peak(&self) -> Option<u64> {
-        self.cgroup.as_ref().and_then(|cgroup| cgroup.memory_peak().ok().flatten())
-    }
-
     fn crossings(&self) -> Crossings {
         Crossings::new()
     }
