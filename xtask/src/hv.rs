@@ -5,16 +5,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::{cache, progress, workspace};
+use crate::{progress, workspace};
 
 /// Builds `hv` and `hv-init`; they land in [`workspace::bin_dir`].
 ///
 /// # Errors
 /// They do not compile.
 pub fn build(release: bool) -> Result<()> {
-    let log = cache::root()?.join("build.log");
-    // Absent is fine: the log is only there to be shown after a failure.
-    let _ = std::fs::remove_file(&log);
+    let log = workspace::log("build")?;
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet"]).current_dir(workspace::root());
     if release {

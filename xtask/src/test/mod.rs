@@ -19,7 +19,7 @@ use self::libtest::Tally;
 use self::programs::Program;
 use crate::progress::{Step, human, tail};
 use crate::testbed::image;
-use crate::{cache, hv, kernel, rootfs, workspace};
+use crate::{hv, kernel, rootfs, workspace};
 
 /// How much of a failed check's output is shown.
 const CHECK_TAIL_LINES: usize = 200;
@@ -31,9 +31,7 @@ const CHECK_TAIL_LINES: usize = 200;
 /// make the exit code a failure.
 pub fn run() -> Result<ExitCode> {
     let started = Instant::now();
-    let log = cache::root()?.join("test-build.log");
-    // Absent is fine: the log is only there to be shown after a failure.
-    let _ = std::fs::remove_file(&log);
+    let log = workspace::log("test-build")?;
     let mut tally = Tally::default();
     let images = rootfs::demo()?;
     // The kernel and the testbed's disk take minutes of their own on a new machine.
