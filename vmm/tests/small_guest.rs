@@ -1,0 +1,251 @@
+//! Machines whose kernel is a handful of instructions: they run on any host where /dev/kvm opens, even
+//! where KVM only emulates guest kernels.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hv_common::sandbox::Stdio;
+use hv_common::{Backend, Format, Id, Limits, Phase, Process, Root, Spec, StartError, Timeline};
+use hv_vmm::boot::cmdline::command_line;
+use hv_vmm::device::serial::Console;
+use hv_vmm::end::End;
+use hv_vmm::guest::{Description, Guest};
+use hv_vmm::recipe::{Progress, Step};
+use hv_vmm::settings::Settings;
+use hv_vmm::{Kvm, Machine, ProbeError, runs_guest_kernel_code};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Where the kernel is loaded and entered.
+const ENTRY: u64 = 16 << 20;
+/// mov al, 0xfe; out 0x64, al
+const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64];
+
+macro_rules! kvm_or_skip {
+    () => {
+        if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
+            println!("skipped: no /dev/kvm: {error}");
+            return;
+        }
+    };
+}
+
+/// An ELF kernel with this code.
+fn kernel(code: &[u8]) -> File {
+    let mut elf = vec![0; 0x1000];
+    elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    let mut put = |at: usize, bytes: &[u8]| elf[at..at + bytes.len()].copy_from_slice(bytes);
+    put(16, &2u16.to_le_bytes());
+    put(18, &62u16.to_le_bytes());
+    put(24, &ENTRY.to_le_bytes());
+    put(32, &64u64.to_le_bytes());
+    put(54, &56u16.to_le_bytes());
+    put(56, &1u16.to_le_bytes());
+    put(64, &1u32.to_le_bytes());
+    put(72, &0x1000u64.to_le_bytes());
+    put(88, &ENTRY.to_le_bytes());
+    put(96, &(code.len() as u64).to_le_bytes());
+    put(104, &(code.len() as u64).to_le_bytes());
+    elf.extend_from_slice(code);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&elf).unwrap();
+    file
+}
+
+/// Code that prints on the serial port.
+fn print(text: &str) -> Vec<u8> {
+    // mov dx, 0x3f8; then mov al, C; out dx, al for each character
+    let mut code = vec![0x66, 0xba, 0xf8, 0x03];
+    for byte in text.bytes() {
+        code.extend([0xb0, byte, 0xee]);
+    }
+    code
+}
+
+struct Run {
+    guest: Guest,
+    console: Console,
+    timeline: Timeline,
+    progress: Progress,
+}
+
+fn start(code: &[u8], vcpus: u32) -> Run {
+    let console = Console::new(false);
+    let timeline = Timeline::new().unwrap();
+    let mut progress = Progress::default();
+    let limits = Limits { memory: Some(64 << 20), millicpus: Some(vcpus * 1000), pids: None };
+    let description = Description {
+        kernel: &kernel(code),
+        kernel_path: Path::new("test"),
+        initramfs: b"not really one",
+        command_line: &command_line("").unwrap(),
+        settings: Settings::new(&limits).unwrap(),
+        console: console.clone(),
+        virtio: Vec::new(),
+    };
+    let guest = Guest::start(description, &timeline, &mut progress).unwrap();
+    Run { guest, console, timeline, progress }
+}
+
+impl Run {
+    /// The machine's end, which must come soon.
+    fn end(&self) -> End {
+        let mut fds = [PollFd::from_borrowed_fd(self.guest.ending().event(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 20, tv_nsec: 0 })).unwrap();
+        self.guest.ending().get().expect("the machine did not end").clone()
+    }
+}
+
+#[test]
+fn a_guest_prints_and_resets_and_the_recipe_is_the_printed_one() {
+    kvm_or_skip!();
+    let run = start(&[&print("hi\n"), RESET].concat(), 1);
+    assert_eq!(run.end(), End::Reset);
+    assert_eq!(run.console.bytes(), b"hi\n");
+    assert_eq!(run.progress.steps(), Step::ALL);
+    assert!(run.timeline.at(Phase::Boundary) <= run.timeline.at(Phase::Kernel));
+    assert_eq!(run.guest.memory_ranges().iter().map(|range| range.end - range.start).sum::<u64>(), 64 << 20);
+    let crossings = run.guest.crossings();
+    // Older kernels keep no such counts.
+    if let Some(total) = crossings.get("total") {
+        assert!(*total >= 4, "{crossings:?}");
+    }
+}
+
+#[test]
+fn power_off_is_told_from_reset() {
+    kvm_or_skip!();
+    // mov dx, 0x600; mov al, SLP_EN | S5; out dx, al
+    let run = start(&[0x66, 0xba, 0x00, 0x06, 0xb0, 0x34, 0xee], 1);
+    assert_eq!(run.end(), End::PowerOff);
+}
+
+#[test]
+fn a_triple_fault_ends_the_machine() {
+    kvm_or_skip!();
+    // ud2, with no handler
+    assert_eq!(start(&[0x0f, 0x0b], 1).end(), End::TripleFault);
+}
+
+#[test]
+fn a_guest_marks_its_phases() {
+    kvm_or_skip!();
+    // mov dx, 0x4f0; mov al, Init; out dx, al
+    let mark = [0x66, 0xba, 0xf0, 0x04, 0xb0, Phase::Init as u8, 0xee];
+    let run = start(&[&mark, RESET].concat(), 1);
+    assert_eq!(run.end(), End::Reset);
+    assert!(run.timeline.at(Phase::Init) > run.timeline.at(Phase::Kernel));
+}
+
+#[test]
+fn machines_that_spin_or_sleep_are_stopped() {
+    kvm_or_skip!();
+    // jmp to itself; cli, hlt, jmp back
+    for code in [&[0xeb, 0xfe][..], &[0xfa, 0xf4, 0xeb, 0xfd]] {
+        let mut run = start(code, 4);
+        let begin = Instant::now();
+        run.guest.stop();
+        drop(run.guest);
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn every_port_takes_every_width() {
+    kvm_or_skip!();
+    // mov ebx, 0xffff; again: mov edx, ebx; in al, dx; in ax, dx; in eax, dx; mov al, 0x55; out dx, al;
+    // out dx, ax; out dx, eax; dec ebx; jnz again
+    let sweep = [
+        0xbb, 0xff, 0xff, 0x00, 0x00, 0x89, 0xda, 0xec, 0x66, 0xed, 0xed, 0xb0, 0x55, 0xee, 0x66, 0xef, 0xef,
+        0xff, 0xcb, 0x75, 0xf0,
+    ];
+    assert_eq!(start(&[&sweep, RESET].concat(), 1).end(), End::Reset);
+}
+
+#[test]
+fn an_instruction_that_kvm_cannot_emulate_is_named() {
+    kvm_or_skip!();
+    // mov edi, 0x9000; lock cmpxchg16b [rdi]
+    let code = [0xbf, 0x00, 0x90, 0x00, 0x00, 0xf0, 0x48, 0x0f, 0xc7, 0x0f];
+    match (start(&[&code, RESET].concat(), 1).end(), runs_guest_kernel_code()) {
+        (End::Reset, Ok(())) => println!("skipped: this host runs guest kernels natively"),
+        (End::Emulation { rip, bytes }, Err(ProbeError::Emulated { .. })) => {
+            assert_eq!(rip, ENTRY + 5);
+            assert!(bytes.is_empty() || bytes.starts_with(&[0xf0, 0x48, 0x0f, 0xc7, 0x0f]), "{bytes:x?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Starts a whole sandbox with this code for a kernel; it cannot become one.
+fn sandbox_error(kernel: File) -> (StartError, Duration) {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine {
+        kernel,
+        kernel_path: "/boot/test".into(),
+        initramfs: vec![0; 4096],
+        cmdline: String::new(),
+        console: false,
+        runtime_dir: dir.path().into(),
+    };
+    let image = tempfile::tempfile().unwrap();
+    image.set_len(1 << 20).unwrap();
+    let root = Root::Disk { path: "image".into(), file: image, format: Format::Erofs, writable: false };
+    let process = Process { args: vec![], env: vec![], cwd: "/".into(), user: None, terminal: None };
+    let limits = Limits { memory: Some(64 << 20), ..Limits::default() };
+    let id = Id::random().unwrap();
+    let spec = Spec { id, hostname: "test".into(), root, process, limits };
+    let null = || File::options().read(true).write(true).open("/dev/null").unwrap().into();
+    let begin = Instant::now();
+    let result =
+        Kvm::new(machine).start(spec, Stdio::Streams([null(), null(), null()]), &Timeline::new().unwrap());
+    let Err(error) = result else { panic!("it started") };
+    let left: Vec<_> = dir.path().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    (error, begin.elapsed())
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", chain(source)))
+}
+
+#[test]
+fn a_kernels_panic_is_in_the_error() {
+    kvm_or_skip!();
+    let code = [&print("[ 0.1] Kernel panic - not syncing: no cheese\r\n"), RESET].concat();
+    let (error, _) = sandbox_error(kernel(&code));
+    let text = chain(&error);
+    assert_eq!(error.status, 125);
+    assert!(text.contains("the guest kernel panicked: no cheese"), "{text}");
+}
+
+#[test]
+fn a_kernel_that_never_reaches_init_is_told_so() {
+    kvm_or_skip!();
+    let text = chain(&sandbox_error(kernel(RESET)).0);
+    assert!(text.contains("never reached hv-init") && text.contains("reset"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_no_kernel_is_named() {
+    kvm_or_skip!();
+    let mut text_file = tempfile::tempfile().unwrap();
+    text_file.write_all(&[b'x'; 200]).unwrap();
+    let text = chain(&sandbox_error(text_file).0);
+    assert!(text.contains("/boot/test") && text.contains("not an ELF file"), "{text}");
+}
+
+#[test]
+fn a_host_that_only_emulates_kernels_is_told_within_two_seconds() {
+    kvm_or_skip!();
+    let Err(ProbeError::Emulated { .. }) = runs_guest_kernel_code() else {
+        println!("skipped: this host runs guest kernels natively");
+        return;
+    };
+    // A kernel that is busy for ever with instructions that emulators have.
+    let (error, took) = sandbox_error(kernel(&[0xeb, 0xfe]));
+    let text = chain(&error);
+    assert!(text.contains("hv check"), "{text}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
