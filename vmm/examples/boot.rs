@@ -40,9 +40,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut machine = Guest::start(description, &timeline, &mut Progress::default())?;
     let mut events = [PollFd::from_borrowed_fd(machine.ending().event(), PollFlags::IN)];
     poll(&mut events, None)?;
+    timeline.mark(Phase::Exit);
     machine.stop();
-    let end = machine.ending().get().ok_or("no end was told")?;
-    let since = |phase| timeline.at(phase).zip(timeline.at(Phase::Launch)).map(|(at, start)| at - start);
-    println!("{end}; set-up took {:?} ns; exits {:?}", since(Phase::Kernel), machine.crossings());
+    let end = machine.ending().get().cloned().ok_or("no end was told")?;
+    let crossings = machine.crossings();
+    drop(machine);
+    timeline.mark(Phase::Gone);
+    let start = timeline.at(Phase::Launch).unwrap_or_default();
+    let since = |phase| timeline.at(phase).map_or(0, |at| (at - start) / 1000);
+    let [kernel, exit, gone] = [Phase::Kernel, Phase::Exit, Phase::Gone].map(since);
+    println!("{end}; kernel at {kernel} us, end at {exit} us, gone at {gone} us; exits {crossings:?}");
     Ok(())
 }

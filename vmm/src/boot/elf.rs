@@ -9,9 +9,9 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use crate::memory::{self, GuestMemory, layout};
+use crate::memory::{self, GuestMemory, layout, scatter};
 
 /// Bytes of `Elf64_Ehdr` and `Elf64_Phdr`.
 const HEADER: usize = 64;
@@ -167,16 +167,17 @@ impl Segment {
     }
 }
 
-/// Copies what is not mapped, in pieces.
+/// Copies what is not mapped, straight to where it belongs.
 fn copy(file: &File, memory: &GuestMemory, segment: &Segment, mapped: u64) -> Result<(), Error> {
-    let mut buffer = vec![0; (segment.file_len - mapped).min(64 * 1024) as usize];
     let mut done = mapped;
     while done < segment.file_len {
-        let len = buffer.len().min((segment.file_len - done) as usize);
-        let piece = &mut buffer[..len];
-        file.read_exact_at(piece, segment.offset + done).map_err(|error| Error::Read("segments", error))?;
-        memory.write_slice(piece, GuestAddress(segment.guest.start + done)).map_err(Error::Copy)?;
-        done += len as u64;
+        let address = GuestAddress(segment.guest.start + done);
+        let slice = memory.get_slice(address, (segment.file_len - done) as usize).map_err(Error::Copy)?;
+        let read = scatter::read_at(file, &[slice], segment.offset + done);
+        match read.map_err(|error| Error::Read("segments", error))? {
+            0 => return Err(Error::Read("segments", io::ErrorKind::UnexpectedEof.into())),
+            count => done += count as u64,
+        }
     }
     Ok(())
 }

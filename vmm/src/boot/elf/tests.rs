@@ -1,6 +1,7 @@
 use std::io::Write;
 
 use proptest::prelude::*;
+use vm_memory::Bytes;
 
 use super::*;
 
