@@ -113,7 +113,8 @@ impl Sample {
 
     /// Until the workload is about to be executed.
     pub fn exec(&self) -> Option<f64> {
-        Sample::between(self.at(Phase::Init), self.at(Phase::Exec))
+        let from = self.at(Phase::Init).or_else(|| self.at(Phase::Boundary));
+        Sample::between(from, self.at(Phase::Exec))
     }
 
     /// Until its first byte is read outside.
