@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hv_common::exit::HV_FAILED;
 use hv_common::{Id, Kind, phase};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -70,16 +69,15 @@ fn run(setup: &Setup, sample: &mut Sample) -> Result<()> {
     sample.cpu_ns = cpu_of_children()?.saturating_sub(cpu_before);
     let status = status?;
     sample.status = status.code();
-    // A command of the user's may end as it likes; hv's own failure says more than its silence.
-    if !status.success() && (setup.command.is_empty() || sample.status == Some(HV_FAILED.into())) {
+    let figures = std::fs::read(stats.path())
+        .map_err(|source| Failure::new("cannot read the run's figures", source))?;
+    // A command of the user's may end as it likes; without figures, it is hv that failed.
+    if !status.success() && (setup.command.is_empty() || figures.is_empty()) {
         let (kind, said) = (sample.kind, last_line(&mut stderr));
         return Err(Failure::refused(format!("hv {kind} ended with {status}: {said}")));
     }
     outcome?;
-    sample.take_stats(
-        &std::fs::read(stats.path())
-            .map_err(|source| Failure::new("cannot read the run's figures", source))?,
-    )
+    sample.take_stats(&figures)
 }
 
 impl Setup {
