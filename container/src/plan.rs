@@ -190,3 +190,159 @@ fn new(
 fn text(string: &str) -> CString {
     CString::new(string).expect("the paths and options of this module hold no NUL byte")
 }
+
+#[cfg(test)]
+mod tests {
+    use hv_common::cgroup::layout::Place;
+    use hv_common::spec::TerminalSize;
+    use hv_common::{Format, Id, Limits, Process};
+
+    use super::*;
+    use crate::idmap::IdMap;
+
+    fn spec(root: Root) -> Spec {
+        let process = Process { args: vec![], env: vec![], cwd: "/".into(), user: None, terminal: None };
+        Spec { id: Id::random().unwrap(), hostname: "box".into(), root, process, limits: Limits::default() }
+    }
+
+    fn directory() -> Root {
+        let dir = std::fs::File::open("/").unwrap().into();
+        Root::Directory { path: "/".into(), dir }
+    }
+
+    fn disk(writable: bool) -> Root {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        Root::Disk { path: "disk".into(), file, format: Format::Erofs, writable }
+    }
+
+    fn host(privileged: bool) -> Host {
+        let ids = if privileged { IdMap::None } else { IdMap::Single };
+        Host { privileged, ids, cgroups: Layout::default(), throttled_cpus: 2 }
+    }
+
+    fn lines(spec: &Spec, host: &Host) -> Vec<String> {
+        steps(spec, host).unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    fn position(lines: &[String], start: &str) -> usize {
+        lines
+            .iter()
+            .position(|line| line.starts_with(start))
+            .unwrap_or_else(|| panic!("no {start} in {lines:#?}"))
+    }
+
+    #[test]
+    fn everything_is_mounted_between_privacy_and_pivot() {
+        for (root, privileged) in
+            [(directory(), true), (directory(), false), (disk(false), true), (disk(true), true)]
+        {
+            let lines = lines(&spec(root), &host(privileged));
+            assert_eq!(lines[0], "make all mounts private");
+            let pivot = position(&lines, "pivot");
+            let reaches_the_host =
+                ["mount", "hide", "make", "link", "bind", "attach", "cover", "clone", "open", "take"];
+            for line in &lines[pivot..] {
+                assert!(
+                    !reaches_the_host.iter().any(|word| line.starts_with(word)),
+                    "after the pivot: {line}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_moby_hides_is_hidden() {
+        let lines = lines(&spec(directory()), &host(true));
+        for path in [
+            "/proc/acpi",
+            "/proc/asound",
+            "/proc/interrupts",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/sched_debug",
+            "/proc/scsi",
+            "/proc/timer_list",
+            "/proc/timer_stats",
+            "/sys/devices/virtual/powercap",
+            "/sys/firmware",
+            "/sys/devices/system/cpu/cpu0/thermal_throttle",
+            "/sys/devices/system/cpu/cpu1/thermal_throttle",
+        ] {
+            assert!(lines.contains(&format!("hide {path}")), "{path}");
+        }
+        for path in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {
+            assert!(lines.contains(&format!("make {path} read-only")), "{path}");
+        }
+        assert!(position(&lines, "cover /proc") > position(&lines, "make /proc/sysrq-trigger"));
+    }
+
+    #[test]
+    fn no_mount_but_the_terminals_allows_devices() {
+        for privileged in [true, false] {
+            let steps = steps(&spec(directory()), &host(privileged)).unwrap();
+            for step in &steps {
+                let Step::Mount(mount) = step else { continue };
+                let inert = mount.attributes.contains(NODEV | NOSUID | NOEXEC);
+                assert!(inert || mount.filesystem == c"devpts", "{step}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_privilege_no_node_is_made_and_no_disk_attached() {
+        let lines = lines(&spec(directory()), &host(false));
+        assert!(lines.contains(&"bind the host's /dev/null (1:3) to /dev/null".into()));
+        assert!(lines.iter().any(|line| line.starts_with("clone the mount of \"/\"")));
+        assert!(lines.iter().any(|line| line.ends_with("(nodev, userxattr)")));
+        assert!(!lines.iter().any(|line| line.contains("gid=5")), "no group 5 in a map of one id");
+    }
+
+    #[test]
+    fn writable_images_have_no_overlay() {
+        let lines = lines(&spec(disk(true)), &host(true));
+        assert!(lines.contains(&"take the image itself as root, writable (nodev)".into()));
+        assert!(!lines.iter().any(|line| line.contains("overlay")));
+    }
+
+    #[test]
+    fn control_groups_are_shown_as_the_host_has_them() {
+        let place = |top: &str| Place { top: top.into(), own: top.into() };
+        let mut host = host(true);
+        assert!(!lines(&spec(directory()), &host).iter().any(|line| line.contains("/sys/fs/cgroup")));
+        host.cgroups.unified = Some(place("/c2"));
+        let lines2 = lines(&spec(directory()), &host);
+        assert!(
+            lines2.contains(&"mount cgroup2 on /sys/fs/cgroup (ro,nosuid,nodev,noexec)".into()),
+            "{lines2:#?}"
+        );
+        for (controller, top) in
+            [(Controller::Cpu, "/cpu"), (Controller::Cpuacct, "/cpu"), (Controller::Memory, "/memory")]
+        {
+            host.cgroups.v1.insert(controller, place(top));
+        }
+        let lines1 = lines(&spec(directory()), &host);
+        let memory = "mount cgroup on /sys/fs/cgroup/memory (ro,nosuid,nodev,noexec,memory)";
+        assert!(lines1.contains(&memory.into()), "{lines1:#?}");
+        let shared = "mount cgroup on /sys/fs/cgroup/cpu,cpuacct (ro,nosuid,nodev,noexec,cpu,cpuacct)";
+        assert!(lines1.contains(&shared.into()), "{lines1:#?}");
+    }
+
+    #[test]
+    fn a_terminal_is_opened_only_when_asked_for() {
+        let mut spec = spec(directory());
+        assert!(!lines(&spec, &host(true)).iter().any(|line| line.contains("terminal")));
+        spec.process.terminal = Some(TerminalSize { rows: 24, cols: 80 });
+        let lines = lines(&spec, &host(true));
+        assert!(
+            position(&lines, "open a terminal of 80 by 24") > position(&lines, "mount devpts on /dev/pts")
+        );
+    }
+
+    #[test]
+    fn names_with_nul_bytes_are_refused() {
+        let mut spec = spec(directory());
+        spec.hostname = "a\0b".into();
+        assert!(steps(&spec, &host(true)).is_err());
+    }
+}
