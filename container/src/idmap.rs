@@ -63,6 +63,15 @@ impl IdMap {
         *self != IdMap::Single
     }
 
+    /// Whether user `uid` exists inside.
+    pub(crate) fn maps_user(&self, uid: u32) -> bool {
+        match self {
+            IdMap::None => true,
+            IdMap::Single => uid == 0,
+            IdMap::Ranges { users, .. } => u64::from(uid) <= total(users),
+        }
+    }
+
     /// Whether group `gid` exists inside.
     pub(crate) fn maps_group(&self, gid: u32) -> bool {
         match self {

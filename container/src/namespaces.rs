@@ -1,11 +1,12 @@
 //! The container backend: the recipe of a start.
 
 use hv_common::cgroup::Cgroup;
-use hv_common::starter::{Prepared, Privileges};
+use hv_common::starter::{Identity, Prepared, Privileges};
 use hv_common::{Backend, Kind, Phase, Sandbox, Spec, StartError, Stdio, Timeline, seccomp};
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::idmap::IdMap;
 use crate::sandbox::Container;
 use crate::spawn::Start;
 use crate::step::Step;
@@ -53,6 +54,7 @@ fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Container, Err
     let steps = steps(&spec, &host)?;
     let image = image::open(&spec.root, host.privileged)?;
     let workload = Prepared::new(&spec.process, rustix::fd::AsFd::as_fd(&image), privileges(&host))?;
+    check_identity(workload.identity(), &host.ids)?;
     let cgroup = Cgroup::create_in(&host.cgroups, &spec.id, &spec.limits)?;
     timeline.mark(Phase::Opened);
     let init = Start {
@@ -71,6 +73,19 @@ fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Container, Err
 fn steps(spec: &Spec, host: &Host) -> Result<Vec<Step>, Error> {
     plan::steps(spec, host)
         .map_err(|_| Error::Refused("the host name or the image's path holds a NUL byte".into()))
+}
+
+/// A user namespace has only the ids that are mapped into it.
+fn check_identity(identity: &Identity, ids: &IdMap) -> Result<(), Error> {
+    let (uid, gid) = (identity.uid, identity.gid);
+    if ids.maps_user(uid) && ids.maps_group(gid) {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "cannot become user {uid}, group {gid}: without root a container has only the ids that /etc/subuid and \
+         /etc/subgid give you ({}); add a range there and install the package uidmap, or start hv as root",
+        ids.words()
+    )))
 }
 
 fn privileges(host: &Host) -> Privileges {

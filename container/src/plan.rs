@@ -51,11 +51,14 @@ const SHM_SIZE: &str = "67108864";
 
 /// The steps of PID 1, in order.
 pub(crate) fn steps(spec: &Spec, host: &Host) -> Result<Vec<Step>, NulError> {
-    let mut steps = vec![Step::PrivateMounts, Step::CgroupNamespace, Step::Scratch];
+    let mut steps = vec![Step::PrivateMounts, Step::Scratch];
     root(spec, host, &mut steps)?;
     proc_and_sys(host, &mut steps);
-    control_groups(&host.cgroups, &mut steps);
     devices(spec, host, &mut steps);
+    // Late, because moving a process into v1 cgroups takes the kernel milliseconds: meanwhile the steps
+    // above are done.
+    steps.push(Step::CgroupNamespace);
+    control_groups(&host.cgroups, &mut steps);
     steps.extend([
         Step::PivotRoot,
         Step::HostName(CString::new(spec.hostname.as_str())?),

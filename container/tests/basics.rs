@@ -123,6 +123,19 @@ both_ways! {
     }
 }
 
+both_ways! {
+    fn users_that_are_not_mapped_are_refused() {
+        if is_root() {
+            // The other way round is the test.
+            return support::again_as_nobody("users_that_are_not_mapped_are_refused");
+        }
+        let mut spec = spec(image(), &["true"]);
+        spec.process.user = Some("ann".into());
+        let error = start_on(&hv_container::Namespaces::new(), spec).err().unwrap();
+        assert!(chain(&error).contains("/etc/subuid"), "{}", chain(&error));
+    }
+}
+
 #[test]
 fn users_are_those_of_the_image() {
     if !is_root() {

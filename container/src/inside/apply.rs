@@ -16,16 +16,18 @@ use crate::sys;
 pub(super) struct Opened {
     slots: [Option<OwnedFd>; Slot::COUNT],
     /// Socket to the monitor, for the terminal.
-    pub channel: Option<OwnedFd>,
+    channel: Option<OwnedFd>,
+    /// Readable when the monitor has put this process into its cgroups.
+    go: Option<OwnedFd>,
     /// The workload's end of the terminal.
     pub terminal: Option<OwnedFd>,
 }
 
 impl Opened {
-    pub(super) fn new(image: OwnedFd, channel: Option<OwnedFd>) -> Opened {
+    pub(super) fn new(image: OwnedFd, channel: Option<OwnedFd>, go: Option<OwnedFd>) -> Opened {
         let mut slots = [const { None }; Slot::COUNT];
         slots[Slot::Image as usize] = Some(image);
-        Opened { slots, channel, terminal: None }
+        Opened { slots, channel, go, terminal: None }
     }
 
     fn at(&self, slot: Slot) -> Result<BorrowedFd<'_>, Errno> {
@@ -40,10 +42,11 @@ impl Opened {
     pub(super) fn apply(&mut self, step: &Step) -> Result<(), Errno> {
         match step {
             Step::PrivateMounts => sys::make_mounts_private(),
-            // SAFETY: a new cgroup namespace changes no memory and no descriptors.
-            Step::CgroupNamespace => unsafe {
-                rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWCGROUP)
-            },
+            Step::CgroupNamespace => {
+                super::await_monitor(self.go.take());
+                // SAFETY: a new cgroup namespace changes no memory and no descriptors.
+                unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWCGROUP) }
+            }
             Step::Scratch => self.scratch(),
             Step::AttachImage => {
                 let place = mount::directory(self.at(Slot::Scratch)?, c"lower")?;

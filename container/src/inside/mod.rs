@@ -63,7 +63,7 @@ impl Inside<'_> {
         let Ok(image) = rustix::io::fcntl_dupfd_cloexec(&self.image, 0) else {
             self.fail(Report::Stage(Stage::Descriptors, libc::EMFILE));
         };
-        let mut opened = Opened::new(image, self.channel.take());
+        let mut opened = Opened::new(image, self.channel.take(), self.go.take());
         for (index, step) in self.steps.iter().enumerate() {
             if let Err(errno) = opened.apply(step) {
                 self.fail(Report::Step(index as u16, errno.raw_os_error()));
@@ -96,14 +96,9 @@ impl Inside<'_> {
     fn enter(&mut self) -> Result<(), (Stage, Errno)> {
         use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
         sys::block_all_signals().map_err(|errno| (Stage::Signals, errno))?;
-        if let Some(go) = self.go.take() {
-            // End of file instead of a byte: the monitor is gone or has given up.
-            match rustix::io::read(&go, &mut [0u8; 1]) {
-                Ok(1) => {}
-                _ => sys::exit_now(1),
-            }
-        }
         if self.user_namespace {
+            // Nobody is user 0 before the map is written.
+            await_monitor(self.go.take());
             become_root().map_err(|errno| (Stage::User, errno))?;
         }
         if let Some(arguments) = &self.arguments {
@@ -140,6 +135,17 @@ impl Inside<'_> {
         // If the monitor is gone, nobody wants to know.
         let _ = rustix::io::write(&self.report, &report.to_bytes());
         sys::exit_now(1)
+    }
+}
+
+/// Waits until the monitor has done its part.
+fn await_monitor(go: Option<OwnedFd>) {
+    if let Some(go) = go {
+        // End of file instead of a byte: the monitor is gone or has given up.
+        match rustix::io::read(&go, &mut [0u8; 1]) {
+            Ok(1) => {}
+            _ => sys::exit_now(1),
+        }
     }
 }
 
