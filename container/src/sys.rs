@@ -3,7 +3,7 @@
 //! [`crate::spawn`] (the clone itself) and in the child side.
 
 use std::io;
-use std::mem::size_of;
+use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -73,6 +73,39 @@ pub(crate) unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> 
         // SAFETY: the kernel has just made this descriptor for us (CLONE_PIDFD), nobody else owns it.
         Some(pid) => Ok(Cloned::Parent(pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
     }
+}
+
+/// A stack for [`clone_sharing_memory`].
+#[repr(align(16))]
+pub(crate) struct Stack([MaybeUninit<u8>; Stack::SIZE]);
+
+impl Stack {
+    /// Bytes. The starter's largest buffer is that of a path, 4 KiB.
+    const SIZE: usize = 64 << 10;
+
+    /// A stack that nobody has used.
+    pub(crate) fn new() -> Stack {
+        Stack([MaybeUninit::uninit(); Stack::SIZE])
+    }
+}
+
+/// A new process that runs `function` on `stack` in this process's memory, as vfork(2) has it: this one
+/// stands still until the other has executed a program or ended. No page table is copied.
+///
+/// # Safety
+/// `function` never returns, and changes no memory that this process relies on. `argument` is what it
+/// expects.
+pub(crate) unsafe fn clone_sharing_memory(
+    stack: &mut Stack,
+    function: extern "C" fn(*mut libc::c_void) -> libc::c_int,
+    argument: *mut libc::c_void,
+) -> Result<Pid, Errno> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let top = stack.0.as_mut_ptr_range().end;
+    // SAFETY: the stack grows down from its end, which is aligned, and outlives the new process's use of
+    // it, because this process waits for that; the caller vouches for the rest.
+    let result = unsafe { libc::clone(function, top.cast(), flags, argument) };
+    Pid::from_raw(check(result.into())? as i32).ok_or(Errno::CHILD)
 }
 
 /// Adds attributes to one mount.
@@ -253,30 +286,42 @@ pub(crate) fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Where this process's arguments and environment lie in its memory. They are the host's business, and
-/// everybody in the container can read `/proc/1/cmdline`.
+/// Where this process's arguments lie in its memory. They are the host's business, and everybody in the
+/// container can read `/proc/1/cmdline`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arguments {
-    start: usize,
+    start: *mut u8,
     length: usize,
 }
 
+unsafe extern "C" {
+    /// Set by the C library before main: the first argument, where the kernel put it (gnu, musl).
+    static program_invocation_name: *mut libc::c_char;
+}
+
 impl Arguments {
-    /// Reads it from the kernel. None if that is not possible.
-    pub(crate) fn locate() -> Option<Arguments> {
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        // Fields are counted from 3 behind the name, which may hold anything: arg_start is field 48.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);
-        let start: usize = fields.next()?.parse().ok()?;
-        let end: usize = fields.next()?.parse().ok()?;
-        Some(Arguments { start, length: end.checked_sub(start)? })
+    /// Finds them: the kernel lays them one behind the other.
+    pub(crate) fn locate() -> Arguments {
+        let length = std::env::args_os().map(|argument| argument.len() + 1).sum();
+        // SAFETY: only the pointer is read; nothing in this program changes it.
+        Arguments { start: unsafe { program_invocation_name }.cast(), length }
     }
 
-    /// Overwrites them with zeros. Only for a forked process that executes nothing and reads neither.
-    pub(crate) fn wipe(&self) {
-        // SAFETY: the kernel named this range of the initial stack, which stays mapped and writable for
-        // the life of the process; after the fork no other thread exists that could read it.
-        unsafe { std::ptr::write_bytes(self.start as *mut u8, 0, self.length) };
+    /// Overwrites them with the name of what the process is now. Only for a forked process that executes
+    /// nothing and reads its arguments no more.
+    pub(crate) fn rename(&self) {
+        const NAME: &[u8] = b"hv-init";
+        if self.start.is_null() {
+            return;
+        }
+        let kept = NAME.len().min(self.length.saturating_sub(1));
+        // SAFETY: `length` bytes from `start` are the arguments, which `args_os` has measured; they lie on
+        // the initial stack, writable for the life of the process, and after the fork no other thread
+        // exists that could read them. `kept` is less than `length`.
+        unsafe {
+            std::ptr::write_bytes(self.start, 0, self.length);
+            std::ptr::copy_nonoverlapping(NAME.as_ptr(), self.start, kept);
+        }
     }
 }
 
@@ -305,8 +350,12 @@ mod tests {
 
     #[test]
     fn the_arguments_are_where_the_kernel_says() {
-        let found = Arguments::locate().unwrap();
-        let first = std::env::args_os().next().unwrap();
-        assert!(found.length > first.len());
+        let found = Arguments::locate();
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        // Fields are counted from 3 behind the name: arg_start is field 48, arg_end the next.
+        let mut fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().skip(48 - 3);
+        let mut next = || fields.next().unwrap().parse::<usize>().unwrap();
+        let (start, end) = (next(), next());
+        assert_eq!((found.start as usize, found.length), (start, end - start));
     }
 }

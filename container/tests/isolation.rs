@@ -135,7 +135,7 @@ both_ways! {
             head -c 1 /proc/1/$file > /dev/null 2>&1 && echo read $file; done; \
             cat /proc/1/cmdline | head -c 99; readlink /proc/1/exe /proc/1/root; kill -KILL 1; kill -TERM 1; echo alive";
         let out = sh(script).stdout.replace('\0', "");
-        assert_eq!(out, "alive\n", "CVE-2019-5736, and no arguments of the host");
+        assert_eq!(out, "hv-initalive\n", "CVE-2019-5736, and no arguments of the host");
     }
 
     fn hv_itself_cannot_be_executed_by_the_image() {

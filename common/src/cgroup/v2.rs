@@ -64,20 +64,29 @@ fn create_below(
     required: &[Controller],
 ) -> Result<(Dir, OwnedFd), Error> {
     let path = parent.join(id.as_str());
+    // The rule: an earlier sandbox has arranged everything, and the directory has the controllers.
+    if fs::create_dir(&path).is_ok() {
+        let has = files::read(&path.join("cgroup.controllers"))?;
+        if wanted.iter().all(|one| has.split_whitespace().any(|name| name == one.name())) {
+            return opened(path, wanted.to_vec());
+        }
+        fs::remove_dir(&path).map_err(|source| Error::new("remove cgroup", &path, source))?;
+    }
     for attempt in 1..=ATTEMPTS {
         make_dir(parent)?;
         let controllers = hand_down(parent, wanted, required)?;
         match fs::create_dir(&path) {
-            Ok(()) => {
-                let dir = Dir { path, controllers, unified: true };
-                let opened = File::open(&dir.path).map_err(|source| Error::new("open", &dir.path, source))?;
-                return Ok((dir, opened.into()));
-            }
+            Ok(()) => return opened(path, controllers),
             Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {}
             Err(source) => return Err(Error::new("make cgroup", &path, source)),
         }
     }
     Err(Error::new("make cgroup", &path, io::ErrorKind::NotFound.into()))
+}
+
+fn opened(path: PathBuf, controllers: Vec<Controller>) -> Result<(Dir, OwnedFd), Error> {
+    let opened = File::open(&path).map_err(|source| Error::new("open", &path, source))?;
+    Ok((Dir { path, controllers, unified: true }, opened.into()))
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {

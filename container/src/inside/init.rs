@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::{DumpableBehavior, Signal, WaitOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets, Pid};
 
 use crate::sys;
@@ -83,6 +83,9 @@ pub(super) fn run(status: &OwnedFd, workload: Pid) -> ! {
 /// Keeps the status pipe, as descriptor 0, and the right to signal any user's process; nothing else.
 fn shed(status: &OwnedFd) -> Result<(), Errno> {
     sys::keep_only(status)?;
+    // The workload's process, while it shared this memory, changed its user: where the host has set
+    // fs.suid_dumpable, that has made it dumpable again.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let only = CapabilitySet::KILL;
     let sets = CapabilitySets { effective: only, permitted: only, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets)?;

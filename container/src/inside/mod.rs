@@ -51,7 +51,7 @@ pub(crate) struct Inside<'a> {
     /// Where the phases are marked.
     pub timeline: &'a Timeline,
     /// Where the monitor's command line lies in memory: nothing for the container to see.
-    pub arguments: Option<sys::Arguments>,
+    pub arguments: sys::Arguments,
 }
 
 impl Inside<'_> {
@@ -84,10 +84,12 @@ impl Inside<'_> {
     }
 
     fn fork_workload(&self, opened: &Opened, stop: bool) -> Pid {
-        // SAFETY: the child only executes the workload or reports and exits; see `start_workload`.
-        match unsafe { sys::clone3(0, None) } {
-            Ok(sys::Cloned::Child) => self.start_workload(opened, stop),
-            Ok(sys::Cloned::Parent(pid, _)) => pid,
+        let mut stack = sys::Stack::new();
+        let mut birth = Birth { inside: self, opened, stop };
+        // SAFETY: `Birth::run` takes just this argument, executes the workload or reports and exits, and
+        // writes to nothing but its own stack and the page of the phases.
+        match unsafe { sys::clone_sharing_memory(&mut stack, Birth::run, (&raw mut birth).cast()) } {
+            Ok(pid) => pid,
             Err(errno) => self.fail(Report::Stage(Stage::Fork, errno.raw_os_error())),
         }
     }
@@ -101,9 +103,7 @@ impl Inside<'_> {
             await_monitor(self.go.take());
             become_root().map_err(|errno| (Stage::User, errno))?;
         }
-        if let Some(arguments) = &self.arguments {
-            arguments.wipe();
-        }
+        self.arguments.rename();
         let hide = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         hide.and_then(|()| rustix::thread::set_name(c"hv-init")).map_err(|errno| (Stage::Dumpable, errno))?;
         // A change of user would make the kernel forget it: so not earlier.
@@ -135,6 +135,22 @@ impl Inside<'_> {
         // If the monitor is gone, nobody wants to know.
         let _ = rustix::io::write(&self.report, &report.to_bytes());
         sys::exit_now(1)
+    }
+}
+
+/// What the workload's process begins with.
+struct Birth<'a> {
+    inside: &'a Inside<'a>,
+    opened: &'a Opened,
+    stop: bool,
+}
+
+impl Birth<'_> {
+    extern "C" fn run(this: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `fork_workload` gives a pointer to a Birth, which stays valid because its process stands
+        // still meanwhile.
+        let birth = unsafe { &*this.cast::<Birth>() };
+        birth.inside.start_workload(birth.opened, birth.stop)
     }
 }
 
