@@ -57,8 +57,15 @@ fn disk(path: &Path, file: &File, format: Format, writable: bool) -> Result<Owne
             other => return other.map_err(|(errno, said)| failed(path, format, errno, said)),
         }
     }
-    let device = LoopDevice::attach(file, !writable)
-        .map_err(|errno| Error::system("make a loop device for", path.display(), errno))?;
+    let device = LoopDevice::attach(file, !writable).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NODEV => Error::System {
+            operation: "make a loop device for",
+            object: path.display().to_string(),
+            mend: "load the kernel module `loop`; or use an EROFS image with Linux 6.12, which needs none",
+            source: errno.into(),
+        },
+        _ => Error::system("make a loop device for", path.display(), errno),
+    })?;
     // From here on the mount keeps the device; it goes away with the mount.
     mount(format, device.path(), writable).map_err(|(errno, said)| failed(path, format, errno, said))
 }

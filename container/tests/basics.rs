@@ -137,7 +137,7 @@ both_ways! {
 
 #[test]
 fn users_are_those_of_the_image() {
-    if !is_root() {
+    if !is_root() && !skipped("without root there is one user") {
         return;
     }
     let id = |user: &str| {

@@ -32,22 +32,36 @@ fn cgroups(id: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The example program as a monitor of its own, with a container that says when it is up.
-fn monitor() -> (Child, BufReader<std::process::ChildStdout>) {
-    let own = std::env::current_exe().unwrap();
-    let start = own.parent().unwrap().parent().unwrap().join("examples/start");
-    let mut child = Command::new(start)
-        .arg(image())
-        .args(["/bin/sh", "-c", "setsid sleep 1000 & sleep 1000 & echo up; exec sleep 1000"])
+/// Makes this test program a monitor of its own when it is executed by [`monitor`].
+const ROLE: &str = "HV_TEST_BE_A_MONITOR";
+
+#[test]
+fn be_a_monitor() {
+    let Some(script) = std::env::var_os(ROLE) else { return };
+    let spec = spec(image(), &["/bin/sh", "-c", script.to_str().unwrap()]);
+    let mut running = start(spec);
+    std::io::copy(&mut running.stdout, &mut std::io::stdout()).unwrap();
+}
+
+/// Another process with a container that runs `script`.
+fn monitor(script: &str, stdout: Stdio) -> Monitor {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "be_a_monitor", "--nocapture", "--test-threads=1"])
+        .env(ROLE, script)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "up\n");
-    (child, stdout)
+        .stdout(stdout)
+        .spawn();
+    Monitor(child.unwrap())
+}
+
+/// A process that does not outlive its test.
+struct Monitor(Child);
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn family(first: u32) -> Vec<i32> {
@@ -55,16 +69,17 @@ fn family(first: u32) -> Vec<i32> {
     let mut next = 0;
     while let Some(pid) = found.get(next) {
         next += 1;
-        let children =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        found.extend(children.split_ascii_whitespace().map(|child| child.parse::<i32>().unwrap()));
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            found.extend(children.split_ascii_whitespace().map(|child| child.parse::<i32>().unwrap()));
+        }
     }
     found
 }
 
 both_ways! {
     fn a_drop_ends_everything() {
-        let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let before = host_mounts();
         let spec = spec(image(), &["sh", "-c", "trap '' TERM HUP INT; setsid sleep 1000 & sleep 1000 & echo; cat; wait"]);
         let id = spec.id.to_string();
         let mut running = start(spec);
@@ -74,7 +89,7 @@ both_ways! {
         drop(running.sandbox);
         assert!(!pids.iter().any(|pid| alive(*pid)), "{pids:?}");
         assert_eq!(cgroups(&id), Vec::<PathBuf>::new());
-        assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+        assert_eq!(host_mounts(), before);
     }
 
     fn a_failed_start_leaves_nothing() {
@@ -97,32 +112,26 @@ both_ways! {
 
 #[test]
 fn killing_the_monitor_ends_the_container() {
-    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let (mut child, _stdout) = monitor();
-    let pids = family(child.id());
+    let before = host_mounts();
+    let script = "setsid sleep 1000 & sleep 1000 & echo up; exec sleep 1000";
+    let mut monitor = monitor(script, Stdio::piped());
+    let mut lines = BufReader::new(monitor.0.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("up")));
+    let pids = family(monitor.0.id());
     assert!(pids.len() >= 5, "monitor, PID 1, the workload and two sleeps: {pids:?}");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(monitor);
     eventually("all processes of the container are gone", || !pids.iter().any(|pid| alive(*pid)));
-    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    assert_eq!(host_mounts(), before);
 }
 
 #[test]
 fn a_monitor_that_is_killed_at_any_moment_leaves_no_process() {
     for delay in 0..30 {
-        let own = std::env::current_exe().unwrap();
-        let start = own.parent().unwrap().parent().unwrap().join("examples/start");
         let (reader, writer) = std::io::pipe().unwrap();
-        let mut child = Command::new(start)
-            .arg(image())
-            .args(["/bin/sh", "-c", "sleep 1000"])
-            .stdout(writer)
-            .spawn()
-            .unwrap();
+        let monitor = monitor("sleep 1000", writer.into());
         // Not to wait for anything, but to hit another moment each time.
-        std::thread::sleep(std::time::Duration::from_micros(delay * 300));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(delay * 700));
+        drop(monitor);
         // Everybody who could hold the pipe is gone when it ends.
         let mut rest = Vec::new();
         std::io::Read::read_to_end(&mut { reader }, &mut rest).unwrap();

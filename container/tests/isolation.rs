@@ -186,12 +186,12 @@ both_ways! {
     }
 
     fn mounts_do_not_reach_the_host() {
-        let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let before = host_mounts();
         let mut running = start(spec(image(), &["sh", "-c", "echo; cat"]));
         running.line();
-        assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+        assert_eq!(host_mounts(), before);
         running.finish();
-        assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+        assert_eq!(host_mounts(), before);
     }
 
     fn the_mount_table_tells_nothing_about_the_host() {
@@ -218,7 +218,7 @@ both_ways! {
 
 #[test]
 fn groups_are_only_those_asked_for() {
-    if !is_root() {
+    if !is_root() && !skipped("without root there is one group") {
         return;
     }
     let mut plain = spec(image(), &["id", "-G"]);

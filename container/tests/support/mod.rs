@@ -161,6 +161,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Says why a test does not run; false.
+pub fn skipped(reason: &str) -> bool {
+    println!("skipped: {reason}");
+    false
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -218,6 +224,14 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "still not: {what}");
         std::thread::yield_now();
     }
+}
+
+/// The host's mounts of the file systems that containers are made of; others come and go on a busy host.
+pub fn host_mounts() -> Vec<String> {
+    let kinds = ["overlay", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "erofs", "squashfs"];
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let is_ours = |line: &&str| kinds.iter().any(|kind| line.contains(&format!(" - {kind} ")));
+    table.lines().filter(is_ours).map(str::to_string).collect()
 }
 
 pub fn write_all(file: &mut File, bytes: &[u8]) {
