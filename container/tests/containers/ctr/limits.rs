@@ -1,11 +1,9 @@
 //! Limits hold, or the start is refused.
 
-mod support;
-
+use crate::support::*;
 use hv_common::exit::How;
 use hv_common::{Backend, Limits};
 use hv_container::{Bare, Namespaces};
-use support::*;
 
 /// Whether this process may make cgroups; without, what needs them is refused, which has its own test.
 fn has_cgroups() -> bool {
@@ -92,7 +90,7 @@ both_ways! {
     fn limits_that_cannot_be_set_are_refused() {
         if is_root() {
             // The other way round is the test.
-            return support::again_as_nobody("limits_that_cannot_be_set_are_refused");
+            return again_as_nobody(concat!(module_path!(), "::limits_that_cannot_be_set_are_refused"));
         }
         for limits in [
             Limits { memory: Some(1 << 30), ..Limits::default() },

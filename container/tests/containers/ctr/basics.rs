@@ -1,10 +1,8 @@
 //! What every workload sees: exit statuses, streams, user, directory, environment, signals.
 
-mod support;
-
+use crate::support::*;
 use hv_common::Phase;
 use hv_common::exit::How;
-use support::*;
 
 both_ways! {
     fn exit_statuses_are_the_workloads() {
@@ -126,7 +124,7 @@ both_ways! {
     fn users_that_are_not_mapped_are_refused() {
         if is_root() {
             // The other way round is the test.
-            return support::again_as_nobody("users_that_are_not_mapped_are_refused");
+            return again_as_nobody(concat!(module_path!(), "::users_that_are_not_mapped_are_refused"));
         }
         let mut spec = spec(image(), &["true"]);
         spec.process.user = Some("ann".into());

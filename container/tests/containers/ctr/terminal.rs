@@ -1,15 +1,13 @@
 //! The container's terminal: its own, its size, its signals.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
+use crate::support::*;
 use hv_common::exit::How;
 use hv_common::spec::TerminalSize;
 use hv_common::{Backend, Sandbox, Stdio, Timeline};
 use hv_container::{Bare, Namespaces};
-use support::*;
 
 fn terminal(backend: &dyn Backend, args: &[&str]) -> (Box<dyn Sandbox>, std::fs::File) {
     let mut spec = spec(image(), args);

@@ -1,13 +1,11 @@
 //! What the wall stops: each test names the way out that it tries.
 
-mod support;
-
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
+use crate::support::*;
 use hv_container::Namespaces;
-use support::*;
 
 /// A field of /proc/self/status of the workload itself.
 fn status_field(name: &str) -> String {

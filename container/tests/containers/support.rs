@@ -1,7 +1,5 @@
 //! Starts real containers of a small root directory made of busybox.
 
-#![allow(dead_code)] // each test program uses a part of it
-
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -171,9 +169,11 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Runs the test of this name once more as an unprivileged user, from a copy of this test program in a
+/// Runs the test of this path once more as an unprivileged user, from a copy of this test program in a
 /// place that every user can reach.
 pub fn again_as_nobody(test: &str) {
+    // As the test program knows it: without the crate.
+    let test = test.split_once("::").map_or(test, |(_, path)| path);
     use std::os::unix::process::CommandExt;
     if !is_root() {
         return;
@@ -212,7 +212,7 @@ macro_rules! both_ways {
         $(#[$attribute])*
         fn $name() {
             $body
-            support::again_as_nobody(stringify!($name));
+            $crate::support::again_as_nobody(concat!(module_path!(), "::", stringify!($name)));
         }
     )*};
 }

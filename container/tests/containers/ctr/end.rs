@@ -1,13 +1,11 @@
 //! Nothing is left behind: after a drop, after kill -9 of PID 1, after kill -9 of the monitor.
 
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use crate::support::*;
 use hv_common::exit::How;
-use support::*;
 
 fn alive(pid: i32) -> bool {
     // A zombie is dead; only its parent has not looked yet.
@@ -46,7 +44,7 @@ fn be_a_monitor() {
 /// Another process with a container that runs `script`.
 fn monitor(script: &str, stdout: Stdio) -> Monitor {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "be_a_monitor", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "ctr::end::be_a_monitor", "--nocapture", "--test-threads=1"])
         .env(ROLE, script)
         .stdin(Stdio::null())
         .stdout(stdout)

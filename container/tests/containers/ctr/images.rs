@@ -1,14 +1,12 @@
 //! Disk images: each file system, untouched by a run, or written with `--rw`; and what is refused.
 
-mod support;
-
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::*;
 use hv_common::{Backend, Format, Root};
 use hv_container::{Bare, Namespaces};
-use support::*;
 
 const SCRIPT: &str = "echo evil > /etc/passwd && cat /etc/passwd && touch /new && rm -r /home";
 
@@ -136,7 +134,7 @@ both_ways! {
     fn a_disk_image_without_root_is_refused() {
         if is_root() {
             // The other way round is the test.
-            return support::again_as_nobody("a_disk_image_without_root_is_refused");
+            return again_as_nobody(concat!(module_path!(), "::a_disk_image_without_root_is_refused"));
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         let spec = spec_of(disk(file.path(), Format::Erofs, false), &["true"]);
