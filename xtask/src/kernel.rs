@@ -42,7 +42,14 @@ fn fragment() -> Result<String> {
 }
 
 fn entry_name(fragment: &str, version: &str) -> String {
-    format!("tuned-{}", cache::digest(&[RECIPE, fragment, version]))
+    // What it says, not how it is explained.
+    let said: Vec<&str> = options(fragment).collect();
+    format!("tuned-{}", cache::digest(&[RECIPE, &said.join("\n"), version]))
+}
+
+/// The lines of a fragment that are not comments.
+fn options(fragment: &str) -> impl Iterator<Item = &str> {
+    fragment.lines().filter(|line| line.starts_with("CONFIG_") || line.starts_with("# CONFIG_"))
 }
 
 fn build(dir: &Path, fragment: &str, version: &str) -> Result<()> {
@@ -97,7 +104,7 @@ fn configure(tree: &Path, fragment: &str, log: &Path) -> Result<()> {
     if !lost.is_empty() {
         bail!("{FRAGMENT}: Kconfig did not keep:\n  {}", lost.join("\n  "));
     }
-    ensure!(fragment.contains("CONFIG_"), "{FRAGMENT} names no option");
+    ensure!(options(fragment).next().is_some(), "{FRAGMENT} names no option");
     Ok(())
 }
 
@@ -111,8 +118,7 @@ fn not_kept<'a>(fragment: &'a str, config: &str) -> Vec<&'a str> {
         }
         None => set.contains(line),
     };
-    let is_option = |line: &&str| line.starts_with("CONFIG_") || line.starts_with("# CONFIG_");
-    fragment.lines().filter(is_option).filter(|line| !kept(line)).collect()
+    options(fragment).filter(|line| !kept(line)).collect()
 }
 
 /// No build time, user or host in the result.
@@ -134,6 +140,14 @@ mod tests {
             "# words\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_N=64\n# CONFIG_C is not set\n# CONFIG_D is not set\n";
         let config = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_N=8\nCONFIG_D=y\n";
         assert_eq!(not_kept(fragment, config), ["CONFIG_B=y", "CONFIG_N=64", "# CONFIG_D is not set"]);
+    }
+
+    #[test]
+    fn explaining_an_option_does_not_rebuild_the_kernel() {
+        let plain = entry_name("CONFIG_A=y\n# CONFIG_B is not set\n", "1");
+        assert_eq!(plain, entry_name("# why\nCONFIG_A=y\n\n# CONFIG_B is not set\n", "1"));
+        assert_ne!(plain, entry_name("CONFIG_A=y\n", "1"));
+        assert_ne!(plain, entry_name("CONFIG_A=y\n# CONFIG_B is not set\n", "2"));
     }
 
     #[test]
