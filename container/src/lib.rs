@@ -7,20 +7,30 @@
 //! - `spawn`: one clone3, the monitor's part; `inside`: the child's part: `apply` (one step), `mount`,
 //!   `terminal`, and `init`, PID 1 while the workload runs. `report`: what it tells the monitor.
 //! - `sandbox`: a running container.
-//! - `sys`: system calls that rustix does not have.
+//! - `sys`: system calls that rustix does not have. Beside it, unsafe code is only where a process is
+//!   made (`spawn`, `bare`), in `loop_device`, and on the child's side.
 
 mod bare;
+#[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
 mod host;
+#[forbid(unsafe_code)]
 mod idmap;
+#[forbid(unsafe_code)]
 mod image;
 mod inside;
 mod loop_device;
+#[forbid(unsafe_code)]
 mod namespaces;
+#[forbid(unsafe_code)]
 mod plan;
+#[forbid(unsafe_code)]
 mod report;
+#[forbid(unsafe_code)]
 mod sandbox;
 mod spawn;
+#[forbid(unsafe_code)]
 mod step;
 mod sys;
 

@@ -158,6 +158,10 @@ impl Step {
             }
             (Step::ReopenImage(_), libc::ESTALE) => "the directory was replaced during the start: try again",
             (Step::ReopenImage(_), libc::EACCES) => "allow your user to read the directory",
+            (Step::PivotRoot, libc::EINVAL) => {
+                "hv's own root directory is an initramfs or a chroot, which cannot be swapped: start hv from a \
+                 root file system that is mounted"
+            }
             (_, libc::ENOSYS) => "hv needs Linux 5.15 or newer",
             (_, libc::EPERM) => "start hv as root, or allow user namespaces (see `hv check`)",
             (_, libc::ENOMEM | libc::ENOSPC) => "give the sandbox more memory",

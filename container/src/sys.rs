@@ -1,6 +1,6 @@
 //! The system calls that rustix does not have: one function each, no allocation, no lock, so that the
 //! child side may use them between clone and exec. All of this crate's unsafe code is here, in
-//! [`crate::spawn`] (the clone itself) and in the child side.
+//! [`crate::spawn`] and [`crate::bare`] (the clone itself), [`crate::loop_device`], and the child side.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -226,7 +226,8 @@ pub(crate) fn next_signal() -> Result<Taken, Errno> {
     // SAFETY: si_pid and si_value lie within the structure, which the kernel has filled; for signals
     // that carry none they are other integers of the union, which the codes below rule out.
     let (sender, value) = unsafe { (info.si_pid(), info.si_value().sival_ptr as usize as i32) };
-    let from_process = info.si_code == libc::SI_USER || info.si_code == libc::SI_QUEUE;
+    // Codes above 0 are the kernel's own; kill, tgkill and sigqueue have others.
+    let from_process = info.si_code <= 0;
     Ok(Taken {
         signal,
         sender: if from_process { sender } else { 0 },
