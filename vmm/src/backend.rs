@@ -187,6 +187,7 @@ impl Running {
             Some(Start::Failed { what, errno, status }) => {
                 Err(Error::Workload { what, status, source: io::Error::from_raw_os_error(errno) })
             }
+            None if self.agent.outcome().exit().is_some() => Ok(()),
             None => Err(self.failure(None).into()),
         }
     }

@@ -107,6 +107,7 @@ pub struct Guest {
     _vm: Vm,
     memory: GuestMemory,
     ending: Ending,
+    console: Console,
 }
 
 impl Guest {
@@ -135,7 +136,8 @@ impl Guest {
         progress.begin(Step::ConnectDevices);
         let command_line = description.command_line;
         let ending = Ending::new().map_err(|error| Error::Host("make an eventfd", error))?;
-        let devices = devices(description.console, description.virtio, &memory, &ending, timeline)?;
+        let console = description.console;
+        let devices = devices(console.clone(), description.virtio, &memory, &ending, timeline)?;
         let bus = connect(&vm, &devices)?;
         progress.begin(Step::WriteTables);
         let placement = Placement { memory: settings.memory, command_line: command_line.len(), initramfs };
@@ -148,7 +150,7 @@ impl Guest {
         progress.begin(Step::RunVcpus);
         let world = World { bus, ending: ending.clone(), timeline: timeline.clone() };
         let vcpus = run(vcpus, &world)?;
-        Ok(Guest { vcpus, _events: events, stats, _vm: vm, memory, ending })
+        Ok(Guest { vcpus, _events: events, stats, _vm: vm, memory, ending, console })
     }
 
     /// How it ended, when it has.
@@ -158,6 +160,7 @@ impl Guest {
 
     /// Takes all vCPUs out of the guest for good. Devices keep serving what the guest has left them.
     pub fn stop(&mut self) {
+        self.console.mute();
         self.vcpus.iter().for_each(Running::stop);
         self.vcpus.clear();
     }

@@ -29,7 +29,7 @@ pub struct Outcome(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Readable once the start is decided or hv-init is lost.
+    /// Readable once the start is decided: hv-init said so, or its workload's end, or is lost.
     decided: OwnedFd,
     /// Readable once nothing more will be learned.
     complete: OwnedFd,
@@ -73,7 +73,7 @@ impl Outcome {
         self.lock().lost.clone()
     }
 
-    /// Readable once [`Outcome::start`] or [`Outcome::loss`] is Some.
+    /// Readable once [`Outcome::start`], [`Outcome::exit`] or [`Outcome::loss`] is Some.
     pub fn decided(&self) -> BorrowedFd<'_> {
         self.0.decided.as_fd()
     }
@@ -123,7 +123,7 @@ impl Outcome {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
-        if state.start.is_some() || state.lost.is_some() {
+        if state.start.is_some() || state.exit.is_some() || state.lost.is_some() {
             raise(&self.0.decided);
         }
         if (state.exit.is_some() && state.outputs == 0) || state.lost.is_some() {
@@ -188,6 +188,13 @@ mod tests {
         let early = self::outcome(1);
         early.lost("closed");
         assert!(is_raised(early.decided()) && is_raised(early.complete()));
+    }
+
+    #[test]
+    fn an_exit_without_a_start_decides_the_start() {
+        let outcome = outcome(1);
+        outcome.exited(Exit { how: How::Code(0), out_of_memory: false });
+        assert!(is_raised(outcome.decided()));
     }
 
     #[test]

@@ -5,9 +5,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use acpi_tables::{Aml, aml};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use vm_superio::Trigger;
 use vm_superio::serial::NoEvents;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -23,40 +26,64 @@ const KEPT: usize = 16 * 1024;
 
 /// The last output of the guest's console. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Console(Arc<Mutex<Ring>>);
+pub struct Console(Arc<Shared>);
 
 #[derive(Debug)]
-struct Ring {
-    bytes: VecDeque<u8>,
-    echo: bool,
+struct Shared {
+    ring: Mutex<VecDeque<u8>>,
+    /// Output is copied to standard error too.
+    echo: AtomicBool,
 }
 
 impl Console {
     /// An empty console; `echo` copies all output to standard error.
     pub fn new(echo: bool) -> Console {
-        Console(Arc::new(Mutex::new(Ring { bytes: VecDeque::new(), echo })))
+        Console(Arc::new(Shared { ring: Mutex::default(), echo: AtomicBool::new(echo) }))
     }
 
     /// The last output, at most 16 KiB.
     pub fn bytes(&self) -> Vec<u8> {
-        self.lock().bytes.iter().copied().collect()
+        self.ring().iter().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends the copying to standard error, even of what is being copied: a vCPU that waits for a reader
+    /// of it must not hold up the machine's end.
+    pub fn mute(&self) {
+        self.0.echo.store(false, Ordering::Release);
+    }
+
+    fn ring(&self) -> MutexGuard<'_, VecDeque<u8>> {
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn echo(&self, mut data: &[u8]) {
+        let stderr = rustix::stdio::stderr();
+        while !data.is_empty() && self.0.echo.load(Ordering::Acquire) {
+            let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
+            // Looks at `echo` again every now and then.
+            match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 })) {
+                Ok(0) | Err(Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+            match rustix::io::write(stderr, data) {
+                Ok(count) => data = &data[count..],
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // Nobody reads it any more: the guest must not notice.
+                Err(_) => return,
+            }
+        }
     }
 }
 
 impl Write for Console {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let mut ring = self.lock();
-        let excess = (ring.bytes.len() + data.len()).saturating_sub(KEPT).min(ring.bytes.len());
-        ring.bytes.drain(..excess);
-        ring.bytes.extend(&data[data.len().saturating_sub(KEPT)..]);
-        if ring.echo {
-            // Nobody reads it any more: the guest must not notice.
-            let _ = io::stderr().write_all(data);
-        }
+        let mut ring = self.ring();
+        let excess = (ring.len() + data.len()).saturating_sub(KEPT).min(ring.len());
+        ring.drain(..excess);
+        ring.extend(&data[data.len().saturating_sub(KEPT)..]);
+        drop(ring);
+        self.echo(data);
         Ok(data.len())
     }
 

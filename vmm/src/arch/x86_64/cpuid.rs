@@ -26,7 +26,7 @@ impl Template {
     pub fn new(supported: &CpuId, vcpus: u8, tsc_khz: Option<u32>) -> Template {
         let mut entries = supported.as_slice().to_vec();
         // The host's own topology leaves describe the core that we happen to run on.
-        entries.retain(|entry| !matches!(entry.function, 0xb | 0x1f | HYPERVISOR_FREQUENCIES));
+        entries.retain(|entry| !matches!(entry.function, 0xb | 0x1f | 0x8000_0026 | HYPERVISOR_FREQUENCIES));
         let intel = is_intel(&entries);
         for entry in &mut entries {
             adapt(entry, u32::from(vcpus));
