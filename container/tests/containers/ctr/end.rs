@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::*;
 use hv_common::exit::How;
+use hv_common::{Id, cgroup};
 
 fn alive(pid: i32) -> bool {
     // A zombie is dead; only its parent has not looked yet.
@@ -32,33 +33,47 @@ fn cgroups(id: &str) -> Vec<PathBuf> {
 
 /// Makes this test program a monitor of its own when it is executed by [`monitor`].
 const ROLE: &str = "HV_TEST_BE_A_MONITOR";
+/// The name of its sandbox.
+const ID: &str = "HV_TEST_ID";
 
 #[test]
 fn be_a_monitor() {
     let Some(script) = std::env::var_os(ROLE) else { return };
-    let spec = spec(image(), &["/bin/sh", "-c", script.to_str().unwrap()]);
+    let mut spec = spec(image(), &["/bin/sh", "-c", script.to_str().unwrap()]);
+    spec.id = Id::try_from(std::env::var(ID).unwrap()).unwrap();
     let mut running = start(spec);
     std::io::copy(&mut running.stdout, &mut std::io::stdout()).unwrap();
 }
 
 /// Another process with a container that runs `script`.
 fn monitor(script: &str, stdout: Stdio) -> Monitor {
+    let id = Id::random().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "ctr::end::be_a_monitor", "--nocapture", "--test-threads=1"])
         .env(ROLE, script)
+        .env(ID, id.as_str())
         .stdin(Stdio::null())
         .stdout(stdout)
         .spawn();
-    Monitor(child.unwrap())
+    Monitor(child.unwrap(), id)
 }
 
-/// A process that does not outlive its test.
-struct Monitor(Child);
+/// A process that does not outlive its test, and the name of its sandbox.
+struct Monitor(Child, Id);
+
+impl Monitor {
+    /// As kill -9.
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
+        // What the next `hv` command does for a monitor that was killed.
+        cgroup::destroy(&cgroup::places(&cgroup::Layout::detect().unwrap(), &self.1)).unwrap();
     }
 }
 
@@ -117,7 +132,7 @@ fn killing_the_monitor_ends_the_container() {
     assert!(lines.any(|line| line.unwrap().contains("up")));
     let pids = family(monitor.0.id());
     assert!(pids.len() >= 5, "monitor, PID 1, the workload and two sleeps: {pids:?}");
-    drop(monitor);
+    monitor.kill();
     eventually("all processes of the container are gone", || !pids.iter().any(|pid| alive(*pid)));
     assert_eq!(host_mounts(), before);
 }
@@ -126,10 +141,10 @@ fn killing_the_monitor_ends_the_container() {
 fn a_monitor_that_is_killed_at_any_moment_leaves_no_process() {
     for delay in 0..30 {
         let (reader, writer) = std::io::pipe().unwrap();
-        let monitor = monitor("sleep 1000", writer.into());
+        let mut monitor = monitor("sleep 1000", writer.into());
         // Not to wait for anything, but to hit another moment each time.
         std::thread::sleep(std::time::Duration::from_micros(delay * 700));
-        drop(monitor);
+        monitor.kill();
         // Everybody who could hold the pipe is gone when it ends.
         let mut rest = Vec::new();
         std::io::Read::read_to_end(&mut { reader }, &mut rest).unwrap();
