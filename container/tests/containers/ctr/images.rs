@@ -86,6 +86,8 @@ fn writable_images_keep_what_is_written() {
     let Some(path) = make(dir.path(), Format::Ext4) else { return };
     let write = spec_of(disk(&path, Format::Ext4, true), &["sh", "-c", "echo kept > /kept"]);
     assert_eq!(run(write).exit.status(), 0);
+    // A container that another test is just starting has a copy of every descriptor, this mount's too.
+    eventually("the image is unmounted", || loop_devices_of(&path) == 0);
     assert_eq!(run(spec_of(disk(&path, Format::Ext4, false), &["cat", "/kept"])).ok(), "kept\n");
     eventually("its loop device is gone", || loop_devices_of(&path) == 0);
 }
