@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use event_manager::{EventManager, RemoteEndpoint, SubscriberOps};
 
 use crate::device::Subscriber;
+use crate::threads;
 
 /// The thread and the way to end it. Dropping ends the thread and waits for it.
 pub struct EventLoop {
@@ -41,9 +42,8 @@ impl EventLoop {
         let remote = manager.remote_endpoint();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = thread::Builder::new().name("events".into());
         let run = move || while !stopped.load(Ordering::Acquire) && survives(manager.run()) {};
-        let thread = thread.spawn(run).map_err(Error::Thread)?;
+        let thread = threads::spawn("events", run).map_err(Error::Thread)?;
         Ok(EventLoop { remote, stop, thread: Some(thread) })
     }
 }

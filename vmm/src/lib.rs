@@ -42,6 +42,8 @@ pub mod probe;
 pub mod recipe;
 #[forbid(unsafe_code)]
 pub mod settings;
+#[forbid(unsafe_code)]
+mod threads;
 
 pub use backend::{Kvm, Machine};
 pub use probe::{ProbeError, runs_guest_kernel_code};

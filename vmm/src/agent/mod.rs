@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hv_common::wire::{self, FromGuest, ToGuest, port};
@@ -29,6 +29,7 @@ use hv_common::{Stdio, Timeline};
 pub use self::outcome::{Outcome, Start};
 use self::pump::Output;
 use self::wait::Cancel;
+use crate::threads;
 
 /// How long the guest may take to read a control message before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -155,7 +156,7 @@ impl Agent {
     }
 
     fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(thread::Builder::new().name(name.into()).spawn(body)?);
+        self.threads.push(threads::spawn(name, body)?);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use hv_common::{Phase, Timeline};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::wait::Cancel;
+use crate::threads;
 
 /// What is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -81,7 +82,7 @@ fn copy_output(
 /// Both directions of a terminal, until the guest's side ends.
 pub fn terminal(ours: &UnixStream, guest: &UnixStream, cancel: &Cancel, timeline: Timeline) {
     thread::scope(|scope| {
-        let input = thread::Builder::new().name("terminal-in".into()).spawn_scoped(scope, || {
+        let input = threads::spawn_scoped(scope, "terminal-in", || {
             if let Ok(source) = ours.try_clone() {
                 let _ = copy_input(source.into(), guest, cancel);
                 let _ = guest.shutdown(Shutdown::Write);

@@ -5,7 +5,7 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use hv_common::{Phase, Timeline};
 use kvm_bindings::{CpuId, Msrs, kvm_regs, kvm_sregs};
@@ -19,6 +19,7 @@ use super::{Error, exit};
 use crate::bus::Bus;
 use crate::device::Space;
 use crate::end::{End, Ending};
+use crate::threads;
 
 /// A processor that does not run yet.
 pub struct Vcpu {
@@ -91,8 +92,8 @@ impl Vcpu {
         install_kick()?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = thread::Builder::new().name(format!("vcpu{}", self.id));
-        let thread = thread.spawn(move || self.run_until_end(&world, &stopped))?;
+        let name = format!("vcpu{}", self.id);
+        let thread = threads::spawn(&name, move || self.run_until_end(&world, &stopped))?;
         Ok(Running { stop, thread: Some(thread) })
     }
 
