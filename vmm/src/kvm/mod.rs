@@ -43,6 +43,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why /dev/kvm could not be opened, by error number.
+    fn open(errno: i32) -> Error {
+        let source = io::Error::from_raw_os_error(errno);
+        match errno {
+            libc::ENOENT | libc::ENXIO | libc::ENODEV => Error::Missing(source),
+            libc::EACCES | libc::EPERM => Error::Denied(source),
+            libc::EBUSY => Error::Busy("open /dev/kvm", source),
+            _ => Error::Ioctl { operation: "be opened", source },
+        }
+    }
+
     fn ioctl(operation: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
         move |error| {
             let source = io::Error::from_raw_os_error(error.errno());
@@ -63,15 +74,7 @@ impl Kvm {
     /// # Errors
     /// There is none, or not for this user, or not of the known version.
     pub fn open() -> Result<Kvm, Error> {
-        let kvm = kvm_ioctls::Kvm::new().map_err(|error| {
-            let source = io::Error::from_raw_os_error(error.errno());
-            match error.errno() {
-                libc::ENOENT | libc::ENXIO | libc::ENODEV => Error::Missing(source),
-                libc::EACCES | libc::EPERM => Error::Denied(source),
-                libc::EBUSY => Error::Busy("open /dev/kvm", source),
-                _ => Error::Ioctl { operation: "be opened", source },
-            }
-        })?;
+        let kvm = kvm_ioctls::Kvm::new().map_err(|error| Error::open(error.errno()))?;
         match kvm.get_api_version() {
             version if version == KVM_API_VERSION as i32 => Ok(Kvm(kvm)),
             version => Err(Error::ApiVersion(version)),
@@ -95,5 +98,18 @@ impl Kvm {
                 other => return other.map_err(Error::ioctl("create a virtual machine")),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_kvm_is_told_what_to_do() {
+        assert!(Error::open(libc::ENOENT).to_string().contains("modprobe"));
+        assert!(Error::open(libc::EACCES).to_string().contains("group"));
+        let busy = Error::ioctl("create a virtual machine")(kvm_ioctls::Error::new(libc::EBUSY));
+        assert!(busy.to_string().contains("another hypervisor"), "{busy}");
     }
 }
