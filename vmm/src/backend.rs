@@ -79,7 +79,7 @@ enum Error {
     #[error("cannot wait for the guest")]
     Wait(#[source] io::Error),
     #[error("{what}")]
-    Workload { what: String, status: u8, source: io::Error },
+    Workload { what: String, status: u8, source: Option<io::Error> },
     #[error(transparent)]
     Failed(#[from] SandboxError),
 }
@@ -185,7 +185,9 @@ impl Running {
         match self.agent.outcome().start() {
             Some(Start::Started) => Ok(()),
             Some(Start::Failed { what, errno, status }) => {
-                Err(Error::Workload { what, status, source: io::Error::from_raw_os_error(errno) })
+                // 0 is no error number: then the words say it all.
+                let source = (errno != 0).then(|| io::Error::from_raw_os_error(errno));
+                Err(Error::Workload { what, status, source })
             }
             None if self.agent.outcome().exit().is_some() => Ok(()),
             None => Err(self.failure(None).into()),

@@ -3,6 +3,7 @@
 pub mod exec;
 pub mod loopback;
 pub mod mark;
+pub mod schedule;
 pub mod shared;
 pub mod signal;
 pub mod spawn;

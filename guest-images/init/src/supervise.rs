@@ -8,6 +8,7 @@ use hv_common::exit::Exit;
 use hv_common::phase::Phase;
 use hv_common::starter::{Failure, Prepared, Privileges};
 use hv_common::sys::mark::mark;
+use hv_common::sys::schedule::never_preempt;
 use hv_common::sys::signal;
 use hv_common::sys::spawn::{Child, spawn};
 use hv_common::wire::{FromGuest, GuestConfig, ToGuest};
@@ -50,6 +51,9 @@ pub fn run(
         .doing("cannot make a process for the workload")?
         .map_err(|failure| prepared.explain(failure))?;
     streams.started();
+    // A workload that writes little by little would be interrupted at every write; this way as much as
+    // the pipe holds crosses at once.
+    let _ = never_preempt();
     control.send(&FromGuest::Started).doing("cannot tell the monitor of the start")?;
     let status = serve(control, &mut streams, &ended, &child).doing("cannot wait for the workload")?;
     power::end_other_processes();
