@@ -287,7 +287,7 @@ fn bug_04_accesses_that_are_no_registers_are_harmless() {
         assert_eq!(data, vec![0; len], "{len} bytes wide");
         rig.transport.write(0x70, &vec![0; len]);
     }
-    for offset in [1, 2, 3, 0x71] {
+    for offset in [1, 2, 3, 0x71, 0xb1] {
         assert_eq!(rig.read(offset), 0, "misaligned");
         rig.write(offset, 0);
     }

@@ -418,6 +418,16 @@ fn bug_07_a_buffer_too_small_for_a_header_breaks_the_device() {
 }
 
 #[test]
+fn a_broken_device_hangs_up_on_the_host_at_once() {
+    let mut guest = Guest::new(4);
+    let host = guest.connect();
+    guest.rig.make_available(FROM_GUEST, u16::MAX);
+    guest.rig.kick(FROM_GUEST);
+    assert!(guest.rig.failed());
+    assert!(at_end(&host), "though the driver has not reset the device");
+}
+
+#[test]
 fn bug_09_connections_are_bounded() {
     let mut guest = Guest::new(64);
     let listener = guest.listen(PORT);
