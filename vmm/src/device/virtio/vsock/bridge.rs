@@ -22,7 +22,7 @@ pub const MOST: usize = 1024;
 const LARGE: u32 = 256 << 10;
 /// ...as long as there are no more than this,
 const LARGE_ONES: usize = 64;
-/// and the others this, so that a guest whose peers do not read costs the monitor 31 MiB at most.
+/// and the others this, so that a guest whose peers do not read leaves 31 MiB of payload here at most.
 const SMALL: u32 = 16 << 10;
 /// Resets that wait for the guest to have room.
 const RESETS: usize = 256;
