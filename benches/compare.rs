@@ -8,7 +8,9 @@ fn main() -> ExitCode {
     // `cargo bench -- WORDS` adds options of `hv compare`; cargo itself adds --bench.
     let options = std::env::args_os().skip(1).filter(|word| word != "--bench");
     let Some(image) = std::env::var_os("HV_BENCH_IMAGE") else {
-        eprintln!("set HV_BENCH_IMAGE to an image; `cargo xtask image` makes the demo's and prints where it is");
+        eprintln!(
+            "set HV_BENCH_IMAGE to an image; `cargo xtask image` makes the demo's and prints where it is"
+        );
         return ExitCode::from(2);
     };
     let compare = Command::new(env!("CARGO_BIN_EXE_hv")).arg("compare").args(options).arg(image).status();

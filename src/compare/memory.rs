@@ -90,7 +90,11 @@ struct Members<'a> {
 
 impl Members<'_> {
     fn whole(&self, pid: i32) -> io::Result<u64> {
-        procfs::memory(pid).map(|memory| memory.pss)
+        match procfs::memory(pid) {
+            // KVM's own kernel threads stand in the group of their VM: they have no memory to map.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(0),
+            memory => memory.map(|memory| memory.pss),
+        }
     }
 
     fn own(&self, pid: i32) -> io::Result<u64> {

@@ -12,8 +12,8 @@ use crate::compare::{Host, Report, Sample};
 
 const WIDTH: usize = 80;
 const INDENT: usize = 8;
-const LABEL: usize = 20;
-const RATIO: usize = 6;
+const LABEL: usize = 19;
+const RATIO: usize = 7;
 
 /// The report as a table.
 pub fn render(report: &Report) -> String {
@@ -86,7 +86,7 @@ fn line(out: &mut String, report: &Report, row: &Row, width: usize, notes: &mut 
     if has_ratio(report)
         && let Some(ratio) = ratio(report, row)
     {
-        let _ = write!(out, "{:>RATIO$}", format!("{}x", short(ratio)));
+        let _ = write!(out, "{:>RATIO$}", times(ratio));
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
@@ -125,6 +125,11 @@ fn shown(unit: Unit, summary: Summary) -> String {
     };
     let [median, min, max] = [summary.median, summary.min, summary.max].map(|value| short(value / scale));
     format!("{median}{suffix} [{min}..{max}]")
+}
+
+/// A ratio; one that a figure of almost nothing gives says no more than that.
+fn times(ratio: f64) -> String {
+    if ratio < 9999.5 { format!("{}x", short(ratio)) } else { ">9999x".into() }
 }
 
 /// About three significant digits, no exponent; whole counts below a hundred without decimals.
@@ -193,6 +198,13 @@ mod tests {
         assert!(out.lines().count() > 2);
         assert!(out.lines().all(|line| line.len() <= WIDTH && line.len() > INDENT), "{out}");
         assert!(out.starts_with("host    word word"));
+    }
+
+    #[test]
+    fn ratios_stay_in_their_column() {
+        assert_eq!(times(14.84), "14.8x");
+        assert_eq!(times(77338.0), ">9999x");
+        assert!([0.001, 9999.4, 1e12].iter().all(|ratio| times(*ratio).len() < RATIO));
     }
 
     #[test]
