@@ -23,7 +23,7 @@ pub struct Child {
 }
 
 /// Makes a child that executes what `prepared` says, in `cgroup` (a directory of cgroup v2) if one is
-/// given, and waits until it has. Outer None: it has. Inner: why it has not; the child is gone then.
+/// given, and waits until it has. Inner error: why it has not; the child is gone then.
 ///
 /// # Errors
 /// No child could be made, as clone3(2) and pipe(2).

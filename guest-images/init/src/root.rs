@@ -2,13 +2,13 @@
 
 use std::ffi::CStr;
 use std::path::Path;
-use std::time::Duration;
 
 use hv_common::root::Format;
 use hv_common::starter::Failure;
 use hv_common::wire::GuestRoot;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat, mkdirat, stat};
 use rustix::mount::{MountFlags, mount_move};
+use rustix::thread::{Timespec, nanosleep};
 
 use crate::Doing;
 use crate::mounts::mount_making;
@@ -47,7 +47,7 @@ fn wait_for_disk() -> Result<(), Failure> {
         if stat(DISK).is_ok() {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(1));
+        let _ = nanosleep(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
     }
     let what = "no root disk (/dev/vda) appeared: this kernel lacks virtio-mmio or virtio-blk, built in or as a module";
     Err(Failure::plain(what))
