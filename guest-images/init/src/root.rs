@@ -7,6 +7,7 @@ use hv_common::root::Format;
 use hv_common::starter::Failure;
 use hv_common::wire::GuestRoot;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat, mkdirat, stat};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_move};
 use rustix::thread::{Timespec, nanosleep};
 
@@ -61,10 +62,12 @@ fn mount_disk(root: &GuestRoot, place: &CStr, flags: MountFlags, options: &CStr)
         Format::Squashfs => c"squashfs",
     };
     mount_making(DISK, place, kind, flags, options).map_err(|error| {
-        let hint = if error == rustix::io::Errno::NODEV {
-            format!(": this kernel lacks {name}, built in or as a module")
-        } else {
-            String::new()
+        let hint = match error {
+            Errno::NODEV => format!(": this kernel lacks {name}, built in or as a module"),
+            Errno::BADMSG | Errno::UCLEAN | Errno::INVAL => {
+                ": it is damaged or uses what this kernel does not know (`--console` shows the kernel's words)".into()
+            }
+            _ => String::new(),
         };
         Failure::new(format!("cannot mount the root disk as {name}{hint}"), error)
     })
@@ -90,7 +93,7 @@ fn lay_overlay() -> Result<(), Failure> {
     }
     let options = c"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work";
     mount_making(c"overlay", NEW, c"overlay", MountFlags::empty(), options).map_err(|error| {
-        let missing = error == rustix::io::Errno::NODEV && !Path::new("/sys/module/overlay").exists();
+        let missing = error == Errno::NODEV && !Path::new("/sys/module/overlay").exists();
         let hint = if missing { ": this kernel lacks overlayfs, built in or as a module" } else { "" };
         Failure::new(format!("cannot lay an overlay over the root disk{hint}"), error)
     })
