@@ -46,6 +46,7 @@ pub fn run(runs: u32) -> Result<ExitCode> {
         cpus: 1,
         memory_mib: 2048,
         timeout: None,
+        silence: None,
         release: true,
         extra: Vec::new(),
         env: Vec::new(),

@@ -126,6 +126,7 @@ fn run_in_testbed(args: TestbedArgs) -> Result<ExitCode> {
         cpus: args.cpus,
         memory_mib: args.memory,
         timeout: args.timeout.map(Duration::from_secs),
+        silence: None,
         release: args.release,
         extra: args.bin,
         env: args.env,

@@ -13,7 +13,11 @@ use crate::progress::Step;
 use crate::testbed::{self, Streams, quoted};
 
 /// How long all of it may take.
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// How long no test may end: longer than a test waits for anything.
+const SILENCE: Duration = Duration::from_secs(200);
+/// How many boots a failing test gets.
+const ATTEMPTS: usize = 3;
 /// Begins the line that follows a program's output; its exit status comes after it.
 const END_MARK: &str = "@@ testbed: exit status ";
 
@@ -32,16 +36,86 @@ pub fn run(programs: &[Program], vm_ran: bool, tally: &mut Tally) -> Result<()> 
     if chosen.is_empty() {
         return Ok(());
     }
+    let mut pending = chosen;
+    for attempt in 1..=ATTEMPTS {
+        let last = attempt == ATTEMPTS;
+        let (output, error) = boot(&pending)?;
+        let outcomes = read(&output, &pending);
+        // An emulated host now and then stands still; a test of hv that fails does so again.
+        let again: Vec<_> = outcomes.iter().filter_map(Outcome::repeat).collect();
+        for outcome in &outcomes {
+            eprintln!("testbed: {}: {}", outcome.program.label, outcome.tally.summary());
+        }
+        if last || again.is_empty() {
+            outcomes.into_iter().for_each(|outcome| outcome.count(tally));
+            if let (Some(error), true) = (error, last) {
+                tally.add_check("testbed", Err(format!("{error:#}")));
+            }
+            return Ok(());
+        }
+        if let Some(error) = error {
+            eprintln!("testbed: {error:#}");
+        }
+        let names: Vec<String> =
+            again.iter().map(|(program, tests)| format!("{} ({})", program.label, tests.len())).collect();
+        eprintln!("testbed: again, in a fresh one: {}", names.join(", "));
+        for outcome in outcomes {
+            outcome.count_passed(tally);
+        }
+        pending = again;
+    }
+    Ok(())
+}
+
+/// What one program did in one boot.
+struct Outcome<'a> {
+    program: &'a Program,
+    tests: Vec<&'a str>,
+    tally: Tally,
+    /// It ran to its end.
+    ended: bool,
+}
+
+impl<'a> Outcome<'a> {
+    /// The tests to run again: those that failed, or all when the program did not come to its end.
+    fn repeat(&self) -> Option<(&'a Program, Vec<&'a str>)> {
+        let failed = |test: &&str| self.tally.failed.iter().any(|(name, _)| name == test);
+        let named = self.tests.iter().copied().filter(failed).count() == self.tally.failed.len();
+        let again: Vec<&str> = if self.ended && named {
+            self.tests.iter().copied().filter(|test| failed(test)).collect()
+        } else {
+            self.tests.clone()
+        };
+        (!again.is_empty()).then_some((self.program, again))
+    }
+
+    fn count(self, tally: &mut Tally) {
+        tally.add(&format!("testbed: {}", self.program.label), self.tally);
+    }
+
+    /// Counts what will not be run again.
+    fn count_passed(mut self, tally: &mut Tally) {
+        if self.repeat().is_some_and(|(_, tests)| tests.len() == self.tests.len()) {
+            return;
+        }
+        self.tally.failed.clear();
+        self.count(tally);
+    }
+}
+
+/// Boots the testbed and runs the chosen tests; their output, and why the testbed ended early if it did.
+fn boot(chosen: &[(&Program, Vec<&str>)]) -> Result<(String, Option<anyhow::Error>)> {
     let output = Arc::new(Mutex::new(Vec::new()));
     let run = testbed::Run {
         count: false,
         cpus: 2,
         memory_mib: 4096,
         timeout: Some(LIMIT),
+        silence: Some(SILENCE),
         release: false,
         extra: chosen.iter().map(|(program, _)| program.path.clone()).collect(),
         env: Vec::new(),
-        command: vec!["sh".into(), "-c".into(), script(&chosen)?],
+        command: vec!["sh".into(), "-c".into(), script(chosen)?],
     };
     let step = Step::start("testing in the testbed");
     let streams = Streams {
@@ -49,17 +123,13 @@ pub fn run(programs: &[Program], vm_ran: bool, tally: &mut Tally) -> Result<()> 
         stdout: Box::new(Collector { all: Arc::clone(&output), line: Vec::new() }),
         stderr: Box::new(std::io::stderr()),
     };
-    let result = testbed::run(&run, streams);
-    match &result {
-        Ok(_) => step.done(),
-        Err(_) => drop(step),
+    let error = testbed::run(&run, streams).err();
+    match &error {
+        None => step.done(),
+        Some(_) => drop(step),
     }
     let output = output.lock().unwrap_or_else(PoisonError::into_inner);
-    read(&String::from_utf8_lossy(&output), &chosen, tally);
-    if let Err(error) = result {
-        tally.add_check("testbed", Err(format!("{error:#}")));
-    }
-    Ok(())
+    Ok((String::from_utf8_lossy(&output).into_owned(), error))
 }
 
 /// The shell script that runs the chosen tests of each program.
@@ -79,22 +149,27 @@ fn script(chosen: &[(&Program, Vec<&str>)]) -> Result<String> {
     Ok(text)
 }
 
-/// Adds up the programs' outputs; a program that was not reached is a failure.
-fn read(output: &str, chosen: &[(&Program, Vec<&str>)], tally: &mut Tally) {
+/// Takes the programs' outputs apart; a program that was not reached is a failure.
+fn read<'a>(output: &str, chosen: &[(&'a Program, Vec<&'a str>)]) -> Vec<Outcome<'a>> {
     let mut rest = output;
-    for (program, _) in chosen {
-        let label = format!("testbed: {}", program.label);
-        let Some((text, after)) = rest.split_once(END_MARK) else {
-            tally.add_check(&label, Err(format!("did not end; its output so far:\n{rest}")));
-            rest = "";
-            continue;
+    let mut outcomes = Vec::new();
+    for (program, tests) in chosen {
+        let (tally, ended) = match rest.split_once(END_MARK) {
+            Some((text, after)) => {
+                let (status, after) = after.split_once('\n').unwrap_or((after, ""));
+                rest = after;
+                (libtest::read(text, status == "0"), true)
+            }
+            None => {
+                let mut tally = Tally::default();
+                tally.add_check("(did not end)", Err(format!("its output so far:\n{rest}")));
+                rest = "";
+                (tally, false)
+            }
         };
-        let (status, after) = after.split_once('\n').unwrap_or((after, ""));
-        let one = libtest::read(text, status == "0");
-        eprintln!("{label}: {}", one.summary());
-        tally.add(&label, one);
-        rest = after;
+        outcomes.push(Outcome { program, tests: tests.clone(), tally, ended });
     }
+    outcomes
 }
 
 /// Keeps all of the output, and shows the line of each finished test as it comes.
@@ -146,10 +221,24 @@ mod tests {
         let output = format!(
             "test result: ok. 2 passed; 0 failed\n\n{END_MARK}0\ntest result: ok. 1 passed; 0 failed\n\n{END_MARK}0\nhalf"
         );
+        let outcomes = read(&output, &chosen);
+        assert_eq!(outcomes.iter().map(|outcome| outcome.tally.passed).sum::<usize>(), 3);
+        assert!(outcomes[2].tally.failed[0].1.contains("half"));
+        assert_eq!(outcomes[2].repeat().unwrap().1, ["vm::c"]);
+        assert!(outcomes[0].repeat().is_none());
+    }
+
+    #[test]
+    fn only_what_failed_is_run_again_and_counted_once() {
+        let one = program("one");
+        let chosen = [(&one, vec!["vm::a", "vm::b"])];
+        let output = format!(
+            "test vm::a ... ok\ntest vm::b ... FAILED\n\nfailures:\n    vm::b\n\ntest result: FAILED. 1 passed; 1 failed\n\n{END_MARK}101\n"
+        );
+        let mut outcomes = read(&output, &chosen);
+        assert_eq!(outcomes[0].repeat().unwrap().1, ["vm::b"]);
         let mut tally = Tally::default();
-        read(&output, &chosen, &mut tally);
-        assert_eq!(tally.passed, 3);
-        assert_eq!(tally.failed.len(), 1);
-        assert!(tally.failed[0].1.contains("half"));
+        outcomes.remove(0).count_passed(&mut tally);
+        assert_eq!((tally.passed, tally.failed.len()), (1, 0));
     }
 }

@@ -25,6 +25,8 @@ pub struct Run {
     pub memory_mib: u32,
     /// How long the command may take, boot included.
     pub timeout: Option<Duration>,
+    /// How long it may be silent before the emulated host counts as standing still.
+    pub silence: Option<Duration>,
     /// Use the release programs, not the debug ones.
     pub release: bool,
     /// More files for /hv/bin.

@@ -31,6 +31,8 @@ const OUTPUT_CLOSED: u8 = 128 + 13;
 enum Event {
     /// One line from the status port.
     Status(String),
+    /// The command wrote something.
+    Output,
     /// What the command wrote could not be passed on.
     OutputClosed,
     /// The status port was closed: the machine is gone.
@@ -70,7 +72,8 @@ pub fn run(host: &Host, disk: &Path, run: &Run, streams: Streams, dir: &Path) ->
     let outputs =
         [drain(stdout, streams.stdout, report.clone()), drain(stderr, streams.stderr, report.clone())];
     watch(status, report);
-    let code = wait(&events, run.timeout).map_err(|error| with_tail(error, "the host", &console));
+    let code =
+        wait(&events, run.timeout, run.silence).map_err(|error| with_tail(error, "the host", &console));
     machine.stop();
     for output in outputs {
         if output.join().is_err() {
@@ -93,7 +96,7 @@ impl std::fmt::Display for TimeUp {
 impl std::error::Error for TimeUp {}
 
 /// The status that the command ended with.
-fn wait(events: &Receiver<Event>, timeout: Option<Duration>) -> Result<u8> {
+fn wait(events: &Receiver<Event>, timeout: Option<Duration>, silence: Option<Duration>) -> Result<u8> {
     let started = Instant::now();
     let mut running = false;
     loop {
@@ -102,14 +105,19 @@ fn wait(events: &Receiver<Event>, timeout: Option<Duration>) -> Result<u8> {
             (true, timeout) => timeout,
         };
         let event = match limit {
-            Some(limit) => match events.recv_timeout(limit.saturating_sub(started.elapsed())) {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) if running => return Err(TimeUp(limit).into()),
-                Err(RecvTimeoutError::Timeout) => {
-                    bail!("the testbed did not boot within {} s", limit.as_secs())
+            Some(limit) => {
+                match events.recv_timeout(next(limit.saturating_sub(started.elapsed()), silence)) {
+                    Ok(event) => event,
+                    Err(RecvTimeoutError::Timeout) if running && started.elapsed() < limit => {
+                        bail!("the testbed's host stood still: no output for {silence:?}")
+                    }
+                    Err(RecvTimeoutError::Timeout) if running => return Err(TimeUp(limit).into()),
+                    Err(RecvTimeoutError::Timeout) => {
+                        bail!("the testbed did not boot within {} s", limit.as_secs())
+                    }
+                    Err(RecvTimeoutError::Disconnected) => Event::Gone,
                 }
-                Err(RecvTimeoutError::Disconnected) => Event::Gone,
-            },
+            }
             None => events.recv().unwrap_or(Event::Gone),
         };
         match event {
@@ -120,10 +128,16 @@ fn wait(events: &Receiver<Event>, timeout: Option<Duration>) -> Result<u8> {
                     .and_then(|code| code.parse().ok())
                     .with_context(|| format!("the testbed said {line:?}"));
             }
+            Event::Output => {}
             Event::OutputClosed => return Ok(OUTPUT_CLOSED),
             Event::Gone => bail!("the testbed's host died before the command ended"),
         }
     }
+}
+
+/// How long to wait for the next event: until the time is up, or it has been silent for too long.
+fn next(left: Duration, silence: Option<Duration>) -> Duration {
+    silence.map_or(left, |silence| left.min(silence))
 }
 
 /// Reads the status port line by line.
@@ -163,6 +177,7 @@ fn drain(mut port: UnixStream, mut to: Box<dyn Write + Send>, report: Sender<Eve
                 let _ = report.send(Event::OutputClosed);
                 return;
             }
+            let _ = report.send(Event::Output);
         }
     })
 }
@@ -255,7 +270,13 @@ fn arguments(host: &Host, disk: &Path, run: &Run, dir: &Path, console: &Path) ->
     add("-display", "none".into());
     add("-serial", joined("file:", console));
     add("-kernel", host.kernel().into());
-    add("-append", "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet mitigations=off".into());
+    let mut words = "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet mitigations=off".to_owned();
+    if !run.count {
+        // QEMU can lose a timer interrupt that arrives while a processor leaves a guest. A timer that is
+        // set anew for each event never fires again then; a periodic one goes on.
+        words.push_str(" nohz=off highres=off");
+    }
+    add("-append", words.into());
     for (id, path) in [("root", host.disk()), ("hv", PathBuf::from(disk))] {
         let options = format!("if=none,id={id},format=raw,cache=unsafe,snapshot=on,file=");
         add("-drive", joined(&options, &path));
