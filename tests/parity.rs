@@ -30,8 +30,9 @@ both_kinds! {
             (Signal::QUIT, "QUIT"), (Signal::USR1, "USR1"), (Signal::USR2, "USR2"),
         ];
         let traps: String = names.iter().map(|(_, name)| format!("trap 'echo got {name}' {name}; ")).collect();
-        // `read` is interrupted by a trapped signal, and comes back for the next.
-        let script = format!("{traps} echo ready; while :; do read -r line && exit 9; done");
+        // `read` is interrupted by a trapped signal, and comes back for the next. One that arrives just
+        // before it waits would interrupt nothing: hence the time limit.
+        let script = format!("{traps} echo ready; while :; do read -t 1 -r line && exit 9; done");
         let mut running = Running::start(shell(kind, &[], &script));
         running.wait_for("ready");
         for (signal, name) in names {
@@ -122,7 +123,7 @@ both_kinds! {
     /// In a terminal: its size, keys, interrupt, resize, and the user's own terminal restored.
     fn terminal(kind: Kind) {
         // A person needs no -t: both ends are terminals.
-        let mut seen = InTerminal::start(shell(kind, &[], "stty size; echo $TERM; trap 'stty size' WINCH; trap 'exit 5' INT; echo ready; while :; do read -r line && echo \"<$line>\"; done"), 33, 101);
+        let mut seen = InTerminal::start(shell(kind, &[], "stty size; echo $TERM; trap 'stty size' WINCH; trap 'exit 5' INT; echo ready; while :; do read -t 1 -r line && echo \"<$line>\"; done"), 33, 101);
         let before = seen.mode();
         seen.wait_for("33 101");
         seen.wait_for("ready");
