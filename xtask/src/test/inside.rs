@@ -39,9 +39,9 @@ pub fn run(programs: &[Program], vm_ran: bool, tally: &mut Tally) -> Result<()> 
     let mut pending = chosen;
     for attempt in 1..=ATTEMPTS {
         let last = attempt == ATTEMPTS;
-        let (output, error) = boot(&pending)?;
+        let (output, error) = boot(&pending, if attempt == 1 { 2 } else { 1 })?;
         let outcomes = read(&output, &pending);
-        // An emulated host now and then stands still; a test of hv that fails does so again.
+        // An emulated host now and then stands still or dies; a test that fails because of hv does so again.
         let again: Vec<_> = outcomes.iter().filter_map(Outcome::repeat).collect();
         for outcome in &outcomes {
             eprintln!("testbed: {}: {}", outcome.program.label, outcome.tally.summary());
@@ -103,12 +103,12 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// Boots the testbed and runs the chosen tests; their output, and why the testbed ended early if it did.
-fn boot(chosen: &[(&Program, Vec<&str>)]) -> Result<(String, Option<anyhow::Error>)> {
+/// Boots the testbed with so many processors and runs the chosen tests; their output, and why the testbed ended early if it did.
+fn boot(chosen: &[(&Program, Vec<&str>)], cpus: u32) -> Result<(String, Option<anyhow::Error>)> {
     let output = Arc::new(Mutex::new(Vec::new()));
     let run = testbed::Run {
         count: false,
-        cpus: 2,
+        cpus,
         memory_mib: 4096,
         timeout: Some(LIMIT),
         silence: Some(SILENCE),

@@ -270,13 +270,7 @@ fn arguments(host: &Host, disk: &Path, run: &Run, dir: &Path, console: &Path) ->
     add("-display", "none".into());
     add("-serial", joined("file:", console));
     add("-kernel", host.kernel().into());
-    let mut words = "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet mitigations=off".to_owned();
-    if !run.count {
-        // QEMU can lose a timer interrupt that arrives while a processor leaves a guest. A timer that is
-        // set anew for each event never fires again then; a periodic one goes on.
-        words.push_str(" nohz=off highres=off");
-    }
-    add("-append", words.into());
+    add("-append", "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet mitigations=off".into());
     for (id, path) in [("root", host.disk()), ("hv", PathBuf::from(disk))] {
         let options = format!("if=none,id={id},format=raw,cache=unsafe,snapshot=on,file=");
         add("-drive", joined(&options, &path));
