@@ -7,7 +7,7 @@ use std::path::Path;
 use hv_common::{Id, Kind, Limits, Process, Spec, procfs};
 
 use crate::backend;
-use crate::cli::{MachineArgs, RunArgs};
+use crate::cli::{MachineArgs, RunArgs, machine};
 use crate::error::{Failure, Result};
 use crate::foreground::terminal;
 use crate::size::Bytes;
@@ -67,16 +67,11 @@ pub fn plan(kind: Kind, typed: RunArgs) -> Result<Plan> {
 
 /// A container has no machine of its own.
 fn refuse_machine(machine: &MachineArgs) -> Result<()> {
-    let typed = [
-        ("--kernel", machine.kernel.is_some(), "a container shares the host's kernel"),
-        ("--cmdline", machine.cmdline.is_some(), "a container boots no kernel that could read it"),
-        ("--initrd", machine.initrd.is_some(), "a container boots no kernel that could unpack it"),
-        ("--modules", machine.modules.is_some(), "a container shares the host's kernel and its modules"),
-        ("--console", machine.console, "a container has no serial console"),
-    ];
-    match typed.into_iter().find(|(_, typed, _)| *typed) {
-        Some((option, _, why)) => Err(Failure::refused(format!(
-            "{option} is only for `hv vm`: {why}; leave it out, or use `hv vm`"
+    match machine::options().find(|option| (option.typed)(machine)) {
+        Some(option) => Err(Failure::refused(format!(
+            "{} is only for `hv vm`: {}; leave it out, or use `hv vm`",
+            option.name(),
+            option.why
         ))),
         None => Ok(()),
     }
@@ -212,8 +207,11 @@ mod tests {
 
     #[test]
     fn a_container_refuses_what_only_a_machine_has() {
-        let machine = MachineArgs { console: true, ..MachineArgs::default() };
-        assert!(refuse_machine(&machine).is_err());
+        let mut machine = MachineArgs::default();
+        machine.boot.console = true;
+        assert!(
+            refuse_machine(&machine).unwrap_err().message().starts_with("--console is only for `hv vm`: ")
+        );
         refuse_machine(&MachineArgs::default()).unwrap();
     }
 }

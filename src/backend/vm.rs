@@ -26,10 +26,11 @@ const INIT: &str = "hv-init";
 /// # Errors
 /// Something is not there, or cannot be used.
 pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
+    let MachineArgs { boot } = args;
     // Said before anything expensive: without KVM the rest is of no use.
     Kvm::open()?;
     let dirs = Dirs::of_this_user()?;
-    let kernel = open_kernel(args.kernel.as_deref(), &dirs)?;
+    let kernel = open_kernel(boot.kernel.as_deref(), &dirs)?;
     let mut steps = vec![format!("open the kernel {}", describe(&kernel))];
     let on_disk = |root: &Root| match root {
         Root::Disk { format, writable, .. } => (*format, *writable),
@@ -37,7 +38,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
     };
     let (format, writable) = on_disk(&spec.root);
     let features = Feature::needed(format, writable);
-    let modules = modules::needed(&kernel, &features, args.modules.as_deref(), &spec.root)?;
+    let modules = modules::needed(&kernel, &features, boot.modules.as_deref(), &spec.root)?;
     steps.push(list(&modules));
     if let Root::Directory { path, .. } = &spec.root {
         steps.push(format!("pack the directory {} into a read-only EROFS image", path.display()));
@@ -52,14 +53,14 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         pids: spec.limits.pids,
     };
     let init = read_init()?;
-    let initrd = args.initrd.as_deref().map(|path| read("initrd", path)).transpose()?;
+    let initrd = boot.initrd.as_deref().map(|path| read("initrd", path)).transpose()?;
     let initramfs = initramfs::build(&init, &modules, config, initrd.as_deref())?;
     let machine = Machine {
         kernel_path: kernel.path,
         kernel: kernel.elf,
         initramfs,
-        cmdline: args.cmdline.clone().unwrap_or_default(),
-        console: args.console,
+        cmdline: boot.cmdline.clone().unwrap_or_default(),
+        console: boot.console,
         runtime_dir: runtime_dir.to_owned(),
     };
     Ok(Prepared { backend: Box::new(hv_vmm::Kvm::new(machine)), steps })

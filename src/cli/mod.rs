@@ -1,4 +1,8 @@
 //! What was typed: clap types, and nothing else. What it means is decided in [`crate::plan`].
+//!
+//! [`machine`]: what only a microVM takes, a file for each group of options.
+
+pub mod machine;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use hv_common::Kind;
 
+pub use self::machine::MachineArgs;
 use crate::size::{parse_bytes, parse_cpus};
 
 const STATUSES: &str = "\
@@ -150,30 +155,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
 
-    /// The microVM's kernel.
+    /// What only a microVM has.
     #[command(flatten)]
     pub machine: MachineArgs,
-}
-
-/// What only a microVM has. A container refuses each with the reason.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Kernel")]
-pub struct MachineArgs {
-    /// Kernel: an ELF vmlinux or a bzImage [default: the newest in the store]
-    #[arg(long, value_name = "FILE")]
-    pub kernel: Option<PathBuf>,
-    /// More words for the kernel's command line
-    #[arg(long, value_name = "WORDS")]
-    pub cmdline: Option<String>,
-    /// An initrd of your own, unpacked as well; /init and /hv stay hv's
-    #[arg(long, value_name = "FILE")]
-    pub initrd: Option<PathBuf>,
-    /// The kernel's modules: a /lib/modules/VERSION [default: beside the kernel]
-    #[arg(long, value_name = "DIR")]
-    pub modules: Option<PathBuf>,
-    /// Show the serial console on standard error
-    #[arg(long)]
-    pub console: bool,
 }
 
 /// Arguments of `hv compare`.
@@ -266,9 +250,7 @@ pub struct CheckArgs {
 /// The command line's grammar.
 pub fn command() -> clap::Command {
     let hidden = |verb: clap::Command| {
-        ["kernel", "cmdline", "initrd", "modules", "console"]
-            .into_iter()
-            .fold(verb, |verb, name| verb.mut_arg(name, |arg| arg.hide(true)))
+        machine::options().fold(verb, |verb, option| verb.mut_arg(option.id, |arg| arg.hide(true)))
     };
     Cli::command().mut_subcommand("ctr", hidden).mut_subcommand("process", hidden)
 }

@@ -1,0 +1,57 @@
+//! What a microVM boots, and what of it is shown.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::MachineOption;
+
+/// Kernel, its command line, modules, console.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Kernel")]
+pub struct BootArgs {
+    /// Kernel: an ELF vmlinux or a bzImage [default: the newest in the store]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// More words for the kernel's command line
+    #[arg(long, value_name = "WORDS")]
+    pub cmdline: Option<String>,
+    /// An initrd of your own, unpacked as well; /init and /hv stay hv's
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's modules: a /lib/modules/VERSION [default: beside the kernel]
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+    /// Show the serial console on standard error
+    #[arg(long)]
+    pub console: bool,
+}
+
+/// Why a container refuses each.
+pub const OPTIONS: &[MachineOption] = &[
+    MachineOption {
+        id: "kernel",
+        typed: |machine| machine.boot.kernel.is_some(),
+        why: "a container shares the host's kernel",
+    },
+    MachineOption {
+        id: "cmdline",
+        typed: |machine| machine.boot.cmdline.is_some(),
+        why: "a container boots no kernel that could read it",
+    },
+    MachineOption {
+        id: "initrd",
+        typed: |machine| machine.boot.initrd.is_some(),
+        why: "a container boots no kernel that could unpack it",
+    },
+    MachineOption {
+        id: "modules",
+        typed: |machine| machine.boot.modules.is_some(),
+        why: "a container shares the host's kernel and its modules",
+    },
+    MachineOption {
+        id: "console",
+        typed: |machine| machine.boot.console,
+        why: "a container has no serial console",
+    },
+];

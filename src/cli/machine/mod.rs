@@ -1,0 +1,60 @@
+//! What only a microVM takes. A container refuses each option with the reason; the reason stands beside
+//! the option, in one file for each group:
+//!
+//! - [`boot`]: kernel, command line, console.
+//!
+//! To add an option: a field in its group, and a line in that group's `OPTIONS`. To add a group: a file, a
+//! field in [`MachineArgs`], and its `OPTIONS` in [`options`]. A test finds what was forgotten.
+
+pub mod boot;
+
+use clap::Args;
+
+pub use self::boot::BootArgs;
+
+/// What only a microVM has, group by group.
+#[derive(Debug, Clone, Default, Args)]
+pub struct MachineArgs {
+    /// What it boots.
+    #[command(flatten)]
+    pub boot: BootArgs,
+}
+
+/// An option that a container refuses.
+#[derive(Debug, Clone, Copy)]
+pub struct MachineOption {
+    /// The field's name: `boot_timeout` is `--boot-timeout`.
+    pub id: &'static str,
+    /// Whether it was typed.
+    pub typed: fn(&MachineArgs) -> bool,
+    /// Why a container cannot have it, in words that follow "only for `hv vm`: ".
+    pub why: &'static str,
+}
+
+impl MachineOption {
+    /// As it is typed.
+    pub fn name(&self) -> String {
+        format!("--{}", self.id.replace('_', "-"))
+    }
+}
+
+/// Every option that only a microVM takes.
+pub fn options() -> impl Iterator<Item = &'static MachineOption> {
+    [boot::OPTIONS].into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_option_says_why_a_container_refuses_it() {
+        let grammar = MachineArgs::augment_args(clap::Command::new("vm"));
+        let typed: BTreeSet<_> =
+            grammar.get_arguments().map(|arg| format!("--{}", arg.get_long().unwrap_or_default())).collect();
+        let refused: BTreeSet<_> = options().map(MachineOption::name).collect();
+        assert_eq!(typed, refused);
+    }
+}
