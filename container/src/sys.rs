@@ -157,24 +157,6 @@ pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
-/// Brings the loopback interface of this network namespace up; the kernel then gives it its addresses.
-pub(crate) fn loopback_up() -> Result<(), Errno> {
-    let socket = rustix::net::socket_with(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        rustix::net::SocketFlags::CLOEXEC,
-        None,
-    )?;
-    // SAFETY: an all-zero ifreq is a valid one: integers, and a union of integers and addresses.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the request is a whole ifreq with a terminated name and its flags set.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    check(libc::c_long::from(result)).map(drop)
-}
-
 /// Has this process stopped when its next execve(2) has succeeded, for its parent to see.
 pub(crate) fn stop_at_exec() -> Result<(), Errno> {
     // SAFETY: the other arguments of this request are ignored.

@@ -2,6 +2,7 @@
 //!
 //! - [`layout`]: which hierarchies there are and where this process stands in them;
 //! - `v2`, `v1`: making a sandbox's directories in a hierarchy of that version;
+//! - `limit`: the files that set a limit;
 //! - `end`: killing everything in a set of directories, and removing them.
 //!
 //! A sandbox's directories are `hv/ID` below a place that the layout alone decides ([`places`]), so
@@ -11,6 +12,7 @@
 mod end;
 mod files;
 pub mod layout;
+mod limit;
 mod v1;
 mod v2;
 
@@ -142,8 +144,7 @@ impl Cgroup {
             mend: "mount one, or start without this limit",
             source: None,
         })?;
-        let set = if dir.unified { v2::limit } else { v1::limit };
-        set(&dir.path, controller, limits).map_err(|error| Error::Limit {
+        limit::set(&dir.path, dir.unified, controller, limits).map_err(|error| Error::Limit {
             controller,
             why: "the kernel refuses the value".into(),
             mend: "ask for another value, or start without this limit",

@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{CPU_PERIOD, Controller, Dir, Error, Layout, PARENT, cpu_quota, files};
-use crate::spec::{Id, Limits};
+use super::{Controller, Dir, Error, Layout, PARENT};
+use crate::spec::Id;
 
 /// One mounted hierarchy with the controllers of interest that share it.
 pub(super) struct Hierarchy {
@@ -44,25 +44,6 @@ pub(super) fn create(hierarchy: &Hierarchy, id: &Id) -> Result<Dir, Error> {
     }
     fs::create_dir(&path).map_err(|source| Error::new("make cgroup", &path, source))?;
     Ok(Dir { path, controllers: hierarchy.controllers.clone(), unified: false })
-}
-
-/// Sets the limit that `controller` is for.
-pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Result<(), Error> {
-    match (controller, limits) {
-        (Controller::Memory, Limits { memory: Some(bytes), .. }) => {
-            files::write(&dir.join("memory.limit_in_bytes"), &bytes.to_string())?;
-            // Memory and swap together; absent where the kernel does not account for swap.
-            files::write_if_present(&dir.join("memory.memsw.limit_in_bytes"), &bytes.to_string())
-        }
-        (Controller::Cpu, Limits { millicpus: Some(millicpus), .. }) => {
-            files::write(&dir.join("cpu.cfs_period_us"), &CPU_PERIOD.to_string())?;
-            files::write(&dir.join("cpu.cfs_quota_us"), &cpu_quota(*millicpus).to_string())
-        }
-        (Controller::Pids, Limits { pids: Some(pids), .. }) => {
-            files::write(&dir.join("pids.max"), &pids.to_string())
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::layout::Place;
-use super::{CPU_PERIOD, Controller, Dir, Error, PARENT, cpu_quota, files, unusable};
-use crate::spec::{Id, Limits};
+use super::{Controller, Dir, Error, PARENT, files, unusable};
+use crate::spec::Id;
 
 /// The controllers that a sandbox gets where they are to be had.
 pub(super) const CONTROLLERS: [Controller; 3] = [Controller::Cpu, Controller::Memory, Controller::Pids];
@@ -121,24 +121,6 @@ fn enable(level: &Path, controller: Controller) -> Result<(), Error> {
         return Ok(());
     }
     files::write(&file, &format!("+{controller}"))
-}
-
-/// Sets the limit that `controller` is for.
-pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Result<(), Error> {
-    match (controller, limits) {
-        (Controller::Memory, Limits { memory: Some(bytes), .. }) => {
-            files::write(&dir.join("memory.max"), &bytes.to_string())?;
-            // Absent where the kernel has no swap. What may not be swapped counts against the limit.
-            files::write_if_present(&dir.join("memory.swap.max"), "0")
-        }
-        (Controller::Cpu, Limits { millicpus: Some(millicpus), .. }) => {
-            files::write(&dir.join("cpu.max"), &format!("{} {CPU_PERIOD}", cpu_quota(*millicpus)))
-        }
-        (Controller::Pids, Limits { pids: Some(pids), .. }) => {
-            files::write(&dir.join("pids.max"), &pids.to_string())
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl Opened {
             Step::Terminal(size) => self.terminal(*size),
             Step::PivotRoot => self.pivot(),
             Step::HostName(name) => rustix::system::sethostname(name.to_bytes()),
-            Step::Loopback => sys::loopback_up(),
+            Step::Loopback => hv_common::sys::loopback::bring_up(),
             Step::Keyring => sys::new_session_keyring(),
         }
     }
