@@ -51,12 +51,13 @@ fn what_is_mistyped_is_hvs_own_failure() {
 #[test]
 fn a_container_refuses_what_only_a_microvm_has_and_says_why() {
     let image = directory();
-    let options: [&[&str]; 5] = [
+    let options: [&[&str]; 6] = [
         &["--kernel", "vmlinux"],
         &["--cmdline", "quiet"],
         &["--initrd", "initrd"],
         &["--modules", "/lib/modules"],
         &["--console"],
+        &["--boot-timeout", "5"],
     ];
     for option in options {
         let said = refused(&[&["ctr", &image], option].concat());

@@ -31,5 +31,7 @@ pub use exit::Exit;
 pub use kind::Kind;
 pub use phase::{Phase, Timeline};
 pub use root::{Format, Root};
-pub use sandbox::{Backend, Crossings, Sandbox, SandboxError, StartError, Stdio};
+pub use sandbox::{
+    Backend, Balloon, Counters, Crossings, Metrics, Pause, Sandbox, SandboxError, StartError, Stdio,
+};
 pub use spec::{Id, Limits, Process, Spec};

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use serde::{Deserialize, Serialize};
+
 use crate::exit::{self, Exit};
 use crate::kind::Kind;
 use crate::phase::{Phase, Timeline};
@@ -80,6 +82,59 @@ pub trait Sandbox {
     fn console(&self) -> Option<Vec<u8>> {
         None
     }
+
+    /// Its way to be held, for kinds that have one.
+    fn as_pause(&self) -> Option<&dyn Pause> {
+        None
+    }
+
+    /// Its balloon, where it has one.
+    fn as_balloon(&self) -> Option<&dyn Balloon> {
+        None
+    }
+
+    /// What it uses and what its devices have done so far.
+    fn metrics(&self) -> Metrics {
+        Metrics { crossings: self.crossings(), ..Metrics::default() }
+    }
+}
+
+/// A sandbox that can be held and let go on.
+pub trait Pause {
+    /// Holds it: nothing of it runs when this returns. Holding it twice is holding it.
+    ///
+    /// # Errors
+    /// It cannot be held, and goes on.
+    fn pause(&self) -> Result<(), SandboxError>;
+
+    /// Lets it go on; nothing happens if it does already.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    fn resume(&self) -> Result<(), SandboxError>;
+}
+
+/// A sandbox that can be asked to give memory back.
+pub trait Balloon {
+    /// Asks for `bytes` of the guest's memory to be given to the host; the guest follows when it can.
+    ///
+    /// # Errors
+    /// More than the guest has, or it cannot be told.
+    fn set_target(&self, bytes: u64) -> Result<(), SandboxError>;
+}
+
+/// Counters by name.
+pub type Counters = BTreeMap<String, u64>;
+
+/// What a sandbox uses, and what its devices have done since its start. What cannot be known is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// What crossed the wall, by reason: VM exits for a microVM.
+    pub crossings: Crossings,
+    /// What each device has done, by its name.
+    pub devices: BTreeMap<String, Counters>,
+    /// What the sandbox uses: bytes, nanoseconds, processes, as the name says.
+    pub usage: Counters,
 }
 
 /// Counts of what crossed the wall, by reason: VM exits for a microVM.

@@ -1,6 +1,7 @@
 //! What a microVM boots: kernel, modules, hv-init and the run's configuration, put together.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, fs};
 
 use hv_common::wire::{self, GuestConfig, GuestRoot};
@@ -61,6 +62,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         initramfs,
         cmdline: boot.cmdline.clone().unwrap_or_default(),
         console: boot.console,
+        boot_timeout: boot.boot_timeout.map(Duration::from_secs),
         runtime_dir: runtime_dir.to_owned(),
     };
     Ok(Prepared { backend: Box::new(hv_vmm::Kvm::new(machine)), steps })

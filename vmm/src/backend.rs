@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hv_common::sandbox::Stdio;
 use hv_common::spec::TerminalSize;
 use hv_common::wire::ToGuest;
 use hv_common::{
-    Backend, Crossings, Exit, Kind, Phase, Root, Sandbox, SandboxError, Spec, StartError, Timeline,
+    Backend, Crossings, Exit, Kind, Pause, Phase, Root, Sandbox, SandboxError, Spec, StartError, Timeline,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::retry_on_intr;
@@ -49,6 +49,8 @@ pub struct Machine {
     pub cmdline: String,
     /// Copies the serial console to standard error.
     pub console: bool,
+    /// A guest that has not started its workload after this long is ended. None: it may take for ever.
+    pub boot_timeout: Option<Duration>,
     /// A directory of this run alone (mode 0700), for the sockets between monitor and guest.
     pub runtime_dir: PathBuf,
 }
@@ -109,7 +111,7 @@ impl Kvm {
         let agent = Agent::start(listeners, stdio, timeline)?;
         let over = either(agent.outcome().complete(), guest.ending().event()).map_err(Error::Wait)?;
         let running = Running { agent, guest, console, timeline: timeline.clone(), over, exit: None };
-        running.await_start()?;
+        running.await_start(machine.boot_timeout)?;
         Ok(running)
     }
 
@@ -175,12 +177,17 @@ struct Running {
 
 impl Running {
     /// Returns when the workload's program has been executed.
-    fn await_start(&self) -> Result<(), Error> {
+    fn await_start(&self, limit: Option<Duration>) -> Result<(), Error> {
+        let begun = Instant::now();
+        let left = || limit.map(|limit| limit.saturating_sub(begun.elapsed()));
         let decided = either(self.agent.outcome().decided(), self.guest.ending().event());
         let decided = decided.map_err(Error::Wait)?;
-        if !await_event(decided.as_fd(), Some(DOUBT)).map_err(Error::Wait)? {
+        let first = left().map_or(DOUBT, |left| left.min(DOUBT));
+        if !await_event(decided.as_fd(), Some(first)).map_err(Error::Wait)? {
             self.doubt_host()?;
-            await_event(decided.as_fd(), None).map_err(Error::Wait)?;
+            if !await_event(decided.as_fd(), left()).map_err(Error::Wait)? {
+                return Err(self.evidence(None, limit).explain().into());
+            }
         }
         match self.agent.outcome().start() {
             Some(Start::Started) => Ok(()),
@@ -212,14 +219,18 @@ impl Running {
         if probe.is_none() {
             let _ = await_event(self.guest.ending().event(), Some(GRACE));
         }
-        let evidence = Evidence {
+        self.evidence(probe, None).explain()
+    }
+
+    fn evidence(&self, probe: Option<ProbeError>, too_late: Option<Duration>) -> Evidence<'_> {
+        Evidence {
             end: self.guest.ending().get(),
             loss: self.agent.outcome().loss(),
             probe,
+            too_late,
             console: self.console.bytes(),
             timeline: &self.timeline,
-        };
-        evidence.explain()
+        }
     }
 
     fn send(&self, message: &ToGuest, what: &str) -> Result<(), SandboxError> {
@@ -285,6 +296,24 @@ impl Sandbox for Running {
 
     fn console(&self) -> Option<Vec<u8>> {
         Some(self.console.bytes())
+    }
+
+    fn as_pause(&self) -> Option<&dyn Pause> {
+        Some(self)
+    }
+}
+
+impl Pause for Running {
+    fn pause(&self) -> Result<(), SandboxError> {
+        self.guest.pause().map_err(|error| SandboxError {
+            what: "cannot pause the microVM".into(),
+            source: Some(Box::new(error)),
+        })
+    }
+
+    fn resume(&self) -> Result<(), SandboxError> {
+        self.guest.resume();
+        Ok(())
     }
 }
 

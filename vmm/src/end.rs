@@ -14,6 +14,8 @@ pub enum End {
     Reset,
     /// The guest asked for power-off: ACPI sleep state S5.
     PowerOff,
+    /// The guest's kernel said that it has panicked.
+    Panic,
     /// Triple fault: the processor gave up.
     TripleFault,
     /// KVM met an instruction that it had to emulate and cannot.
@@ -38,6 +40,7 @@ impl fmt::Display for End {
         match self {
             End::Reset => write!(f, "the guest reset its machine"),
             End::PowerOff => write!(f, "the guest switched its machine off"),
+            End::Panic => write!(f, "the guest's kernel panicked"),
             End::TripleFault => write!(f, "the guest's processor stopped with a triple fault"),
             End::Emulation { rip, bytes } => {
                 write!(f, "KVM cannot emulate the guest's instruction at {rip:#x} (")?;

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use event_manager::{EventManager, RemoteEndpoint, SubscriberOps};
 
 use crate::device::Subscriber;
+use crate::gate::Gate;
 use crate::threads;
 
 /// The thread and the way to end it. Dropping ends the thread and waits for it.
@@ -29,11 +30,11 @@ pub enum Error {
 }
 
 impl EventLoop {
-    /// Starts the thread with these subscribers.
+    /// Starts the thread with these subscribers; it passes `gate` between two events.
     ///
     /// # Errors
     /// The host gives no epoll instance, eventfd or thread.
-    pub fn start(subscribers: Vec<Subscriber>) -> Result<EventLoop, Error> {
+    pub fn start(subscribers: Vec<Subscriber>, gate: Gate) -> Result<EventLoop, Error> {
         // Few descriptors are ever ready at once; the default of 256 costs pages for nothing.
         let mut manager = EventManager::<Subscriber>::new_with_capacity(32).map_err(Error::Epoll)?;
         for subscriber in subscribers {
@@ -42,9 +43,21 @@ impl EventLoop {
         let remote = manager.remote_endpoint();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let run = move || while !stopped.load(Ordering::Acquire) && survives(manager.run()) {};
+        let run = move || {
+            while !stopped.load(Ordering::Acquire) && survives(manager.run()) {
+                gate.pass();
+            }
+        };
         let thread = threads::spawn("events", run).map_err(Error::Thread)?;
         Ok(EventLoop { remote, stop, thread: Some(thread) })
+    }
+}
+
+impl EventLoop {
+    /// Wakes the thread, to look at what has changed.
+    pub fn kick(&self) {
+        // Fails only when the counter is full, and then it is awake.
+        let _ = self.remote.kick();
     }
 }
 

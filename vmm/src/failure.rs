@@ -1,6 +1,8 @@
 //! Why a guest gave no result, in words for its user: from how the machine ended, how far the guest
 //! came, and what its console said last.
 
+use std::time::Duration;
+
 use hv_common::{Phase, SandboxError, Timeline};
 
 use crate::end::End;
@@ -19,6 +21,8 @@ pub struct Evidence<'a> {
     pub loss: Option<String>,
     /// What the probe found, if it was asked.
     pub probe: Option<ProbeError>,
+    /// It had this long to start its workload, and that is over.
+    pub too_late: Option<Duration>,
     /// The last output of its console.
     pub console: Vec<u8>,
     /// How far it came.
@@ -37,6 +41,8 @@ impl Evidence<'_> {
                 format!("{end}; `hv check` shows what this host's KVM can do{}", last_lines(&console))
             }
             (_, Some(panic)) => format!("the guest kernel panicked: {panic}{}", last_lines(&console)),
+            (Some(End::Panic), None) => format!("the guest kernel panicked{}", last_lines(&console)),
+            (None, None) if self.too_late.is_some() => self.late(reached_init, &console),
             (_, None) if !reached_init => {
                 format!(
                     "the guest never reached hv-init{}; run it with --console to see all that its kernel says{}",
@@ -56,6 +62,16 @@ impl Evidence<'_> {
             _ => None,
         };
         SandboxError { what, source }
+    }
+
+    fn late(&self, reached_init: bool, console: &str) -> String {
+        let seconds = self.too_late.unwrap_or_default().as_secs_f32();
+        let how_far = if reached_init {
+            "reached hv-init, but has not started its command"
+        } else {
+            "never reached hv-init"
+        };
+        format!("the guest {how_far} within the {seconds} s of --boot-timeout{}", last_lines(console))
     }
 
     fn how(&self) -> String {
@@ -108,7 +124,8 @@ mod tests {
             timeline.mark(Phase::Init);
         }
         let console = console.as_bytes().to_vec();
-        Evidence { end: end.as_ref(), loss: None, probe: None, console, timeline: &timeline }.explain()
+        Evidence { end: end.as_ref(), loss: None, probe: None, too_late: None, console, timeline: &timeline }
+            .explain()
     }
 
     #[test]
@@ -129,6 +146,22 @@ mod tests {
         let early = explain(Some(End::TripleFault), "", false).what;
         assert!(early.contains("never reached hv-init") && early.contains("triple fault"), "{early}");
         assert!(explain(Some(End::Reset), "", true).what.contains("without saying how its workload ended"));
+    }
+
+    #[test]
+    fn a_late_guest_is_told_apart_from_one_that_ended() {
+        let timeline = Timeline::new().unwrap();
+        let too_late = Some(Duration::from_millis(1500));
+        let explain = |end: Option<&End>| {
+            let console = b"waiting for a disk\n".to_vec();
+            Evidence { end, loss: None, probe: None, too_late, console, timeline: &timeline }.explain().what
+        };
+        let late = explain(None);
+        assert!(late.contains("never reached hv-init within the 1.5 s of --boot-timeout;"), "{late}");
+        assert!(late.ends_with("| waiting for a disk"), "{late}");
+        assert!(explain(Some(&End::Panic)).starts_with("the guest kernel panicked;"));
+        timeline.mark(Phase::Init);
+        assert!(explain(None).contains("has not started its command within the 1.5 s"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hv_common::{Crossings, Timeline};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
@@ -17,13 +18,15 @@ use crate::boot::zero_page::{Placement, zero_page};
 use crate::bus::{Bus, Overlap};
 use crate::device::Device;
 use crate::device::mark::Mark;
+use crate::device::panic::Panic;
 use crate::device::power::Power;
 use crate::device::reset::Reset;
 use crate::device::serial::{Console, Serial};
 use crate::device::virtio::VirtioDevice;
 use crate::device::virtio::mmio::{Place, Transport};
-use crate::end::Ending;
+use crate::end::{End, Ending};
 use crate::event_loop::{self, EventLoop};
+use crate::gate::Gate;
 use crate::kvm::stats::Stats;
 use crate::kvm::vcpu::{Running, Vcpu, World};
 use crate::kvm::vm::Vm;
@@ -31,6 +34,10 @@ use crate::kvm::{self, Kvm};
 use crate::memory::{self, GuestMemory, layout};
 use crate::recipe::{Progress, Step};
 use crate::settings::Settings;
+
+/// How long the machine's threads may take to come to their gate: each is in a piece of work that does not
+/// wait for the guest.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a machine is made from.
 pub struct Description<'a> {
@@ -97,12 +104,27 @@ pub enum Error {
     Host(&'static str, #[source] io::Error),
 }
 
+/// A machine that cannot be held.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// Nothing is left to hold.
+    #[error("the machine has ended: {0}")]
+    Ended(End),
+    /// A thread is stuck in a device.
+    #[error(
+        "not all of the machine's threads stopped within {} seconds (does somebody read its console?); it goes on",
+        PATIENCE.as_secs()
+    )]
+    Busy,
+}
+
 /// A machine whose vCPUs run. Dropping it stops them and gives everything back.
 ///
 /// Field order is drop order: first the threads that use the rest.
 pub struct Guest {
     vcpus: Vec<Running>,
-    _events: EventLoop,
+    events: EventLoop,
+    gate: Gate,
     stats: Vec<Stats>,
     _vm: Vm,
     memory: GuestMemory,
@@ -146,11 +168,13 @@ impl Guest {
         let vcpus = create_vcpus(&kvm, &vm, settings.vcpus, kernel.entry)?;
         let stats = vcpus.iter().filter_map(Vcpu::stats).collect();
         progress.begin(Step::StartEvents);
-        let events = EventLoop::start(devices.iter().filter_map(|device| device.subscriber()).collect())?;
+        let gate = Gate::default();
+        let subscribers = devices.iter().filter_map(|device| device.subscriber()).collect();
+        let events = EventLoop::start(subscribers, gate.clone())?;
         progress.begin(Step::RunVcpus);
-        let world = World { bus, ending: ending.clone(), timeline: timeline.clone() };
+        let world = World { bus, ending: ending.clone(), gate: gate.clone(), timeline: timeline.clone() };
         let vcpus = run(vcpus, &world)?;
-        Ok(Guest { vcpus, _events: events, stats, _vm: vm, memory, ending, console })
+        Ok(Guest { vcpus, events, gate, stats, _vm: vm, memory, ending, console })
     }
 
     /// How it ended, when it has.
@@ -161,8 +185,32 @@ impl Guest {
     /// Takes all vCPUs out of the guest for good. Devices keep serving what the guest has left them.
     pub fn stop(&mut self) {
         self.console.mute();
+        self.gate.abandon();
         self.vcpus.iter().for_each(Running::stop);
         self.vcpus.clear();
+    }
+
+    /// Holds the machine: all vCPUs are out of the guest and the devices stand still when this returns.
+    ///
+    /// # Errors
+    /// It has ended, or one of its threads is stuck; then it goes on.
+    pub fn pause(&self) -> Result<(), PauseError> {
+        if let Some(end) = self.ending.get() {
+            return Err(PauseError::Ended(end.clone()));
+        }
+        self.gate.close();
+        self.vcpus.iter().for_each(Running::kick);
+        self.events.kick();
+        if self.gate.await_held(self.vcpus.len() + 1, PATIENCE) {
+            return Ok(());
+        }
+        self.gate.open();
+        Err(self.ending.get().cloned().map_or(PauseError::Busy, PauseError::Ended))
+    }
+
+    /// Lets a machine go on that was held.
+    pub fn resume(&self) {
+        self.gate.open();
     }
 
     /// Exits so far, by reason, of all vCPUs; empty where the host's kernel does not count them.
@@ -234,6 +282,7 @@ fn devices(
         Arc::new(serial),
         Arc::new(Reset::new(ending.clone())),
         Arc::new(Power::new(ending.clone())),
+        Arc::new(Panic::new(ending.clone())),
         Arc::new(Mark::new(timeline.clone())),
     ];
     let count = virtio.len();

@@ -4,6 +4,7 @@
 //! - [`device`]: the trait that every device implements, and the machine's own devices; [`bus`]: address to device;
 //!   [`event_loop`]: the thread that waits for all of them.
 //! - [`memory`]: where things are in the guest's address space, and how its memory is mapped.
+//! - [`gate`]: how all of a machine's threads are held.
 //! - [`kvm`]: the ioctls; [`arch`]: a processor's state before its first instruction; [`end`]: how a machine ended.
 //! - [`boot`]: what stands in memory before the first instruction; [`acpi`]: the tables that describe the machine.
 //! - [`guest`]: a machine from its description to its running vCPUs, in the order of [`recipe`]; [`settings`]: its size.
@@ -32,6 +33,8 @@ pub mod end;
 pub mod event_loop;
 #[forbid(unsafe_code)]
 pub mod failure;
+#[forbid(unsafe_code)]
+pub mod gate;
 #[forbid(unsafe_code)]
 pub mod guest;
 pub mod kvm;

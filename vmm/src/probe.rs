@@ -17,6 +17,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use crate::bus::Bus;
 use crate::device::{Device, Range};
 use crate::end::{End, Ending};
+use crate::gate::Gate;
 use crate::kvm::vcpu::{Vcpu, World};
 use crate::kvm::vm::Vm;
 use crate::kvm::{self, Kvm};
@@ -134,7 +135,7 @@ fn run(kvm: &Kvm, cpuid: &CpuId, tests: &[&Test], xsave: bool) -> Result<(usize,
     let mut bus = Bus::default();
     bus.insert(report.clone()).map_err(host)?;
     let timeline = Timeline::new().map_err(host)?;
-    let world = World { bus: Arc::new(bus), ending: ending.clone(), timeline };
+    let world = World { bus: Arc::new(bus), ending: ending.clone(), gate: Gate::default(), timeline };
     let running = vcpu.run(world).map_err(host)?;
     let mut fds = [PollFd::from_borrowed_fd(ending.event(), PollFlags::IN)];
     retry_on_intr(|| poll(&mut fds, Some(&LIMIT))).map_err(host)?;

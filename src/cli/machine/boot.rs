@@ -25,6 +25,9 @@ pub struct BootArgs {
     /// Show the serial console on standard error
     #[arg(long)]
     pub console: bool,
+    /// End a guest that has not started the command after this long (status 125)
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub boot_timeout: Option<u64>,
 }
 
 /// Why a container refuses each.
@@ -53,5 +56,10 @@ pub const OPTIONS: &[MachineOption] = &[
         id: "console",
         typed: |machine| machine.boot.console,
         why: "a container has no serial console",
+    },
+    MachineOption {
+        id: "boot_timeout",
+        typed: |machine| machine.boot.boot_timeout.is_some(),
+        why: "a container boots nothing: it runs the command at once or fails",
     },
 ];

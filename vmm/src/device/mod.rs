@@ -5,6 +5,7 @@
 //! and doorbells connected to KVM, ACPI node written, subscriber handed to the event loop.
 
 pub mod mark;
+pub mod panic;
 pub mod power;
 pub mod reset;
 pub mod serial;
