@@ -6,6 +6,7 @@
 //! - [`handshake`]: device status, feature negotiation, queue set-up: common to every transport.
 //! - [`mmio`]: the virtio-mmio register file over it.
 //! - [`interrupt`]: how a device interrupts its driver. [`events`]: a device in the event loop.
+//! - [`rate_limit`]: token buckets for devices that have limits.
 //!
 //! # Assembly
 //! [`mmio::Transport::new`] makes a [`Device`](crate::device::Device) of the machine out of any
@@ -45,6 +46,7 @@ pub mod handshake;
 pub mod interrupt;
 pub mod mmio;
 pub mod queue;
+pub mod rate_limit;
 pub mod rng;
 #[cfg(test)]
 mod testing;
