@@ -123,7 +123,10 @@ fn shown(unit: Unit, summary: Summary) -> String {
         Unit::Count if summary.max >= 9999.5 => (1e3, "k"),
         Unit::Count => (1.0, ""),
     };
-    let [median, min, max] = [summary.median, summary.min, summary.max].map(|value| short(value / scale));
+    // A sign or a suffix takes the place of a digit, so that columns never touch.
+    let narrow = !suffix.is_empty() || summary.min < 0.0;
+    let digits = |value: f64| if narrow { shorter(value / scale) } else { short(value / scale) };
+    let [median, min, max] = [summary.median, summary.min, summary.max].map(digits);
     format!("{median}{suffix} [{min}..{max}]")
 }
 
@@ -139,6 +142,11 @@ fn short(value: f64) -> String {
         magnitude if magnitude >= 9.995 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
+}
+
+/// About two significant digits.
+fn shorter(value: f64) -> String {
+    if value.abs() >= 9.95 || value == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
 /// VM exits by reason, the median of each, most frequent first.
@@ -205,6 +213,23 @@ mod tests {
         assert_eq!(times(14.84), "14.8x");
         assert_eq!(times(77338.0), ">9999x");
         assert!([0.001, 9999.4, 1e12].iter().all(|ratio| times(*ratio).len() < RATIO));
+    }
+
+    #[test]
+    fn columns_never_touch() {
+        let column = (WIDTH - LABEL - RATIO) / [Kind::Process, Kind::Ctr, Kind::Vm].len();
+        for (unit, median) in [
+            (Unit::Bytes, -1.793 * 1048576.0),
+            (Unit::Bytes, -123.9 * 1048576.0),
+            (Unit::Bytes, 1023.9 * 1048576.0),
+            (Unit::Time, 9.99e9),
+            (Unit::Time, 123.4e9),
+            (Unit::Count, 9999.4),
+            (Unit::Count, 7_470_000.0),
+        ] {
+            let cell = shown(unit, Summary { n: 1, median, min: median, max: median });
+            assert!(cell.len() < column, "{cell:?} fills a column of {column}");
+        }
     }
 
     #[test]
