@@ -120,6 +120,7 @@ fn shown(unit: Unit, summary: Summary) -> String {
         Unit::Time if summary.max >= 9.995e9 => (1e9, "s"),
         Unit::Time => (1e6, ""),
         Unit::Bytes => (1024.0 * 1024.0, ""),
+        Unit::Count if summary.max >= 9.995e5 => (1e6, "M"),
         Unit::Count if summary.max >= 9999.5 => (1e3, "k"),
         Unit::Count => (1.0, ""),
     };
@@ -225,7 +226,8 @@ mod tests {
             (Unit::Time, 9.99e9),
             (Unit::Time, 123.4e9),
             (Unit::Count, 9999.4),
-            (Unit::Count, 7_470_000.0),
+            (Unit::Count, 999_000.0),
+            (Unit::Count, 7e9),
         ] {
             let cell = shown(unit, Summary { n: 1, median, min: median, max: median });
             assert!(cell.len() < column, "{cell:?} fills a column of {column}");
