@@ -227,7 +227,7 @@ mod tests {
             (Unit::Time, 123.4e9),
             (Unit::Count, 9999.4),
             (Unit::Count, 999_000.0),
-            (Unit::Count, 7e9),
+            (Unit::Count, 9e8),
         ] {
             let cell = shown(unit, Summary { n: 1, median, min: median, max: median });
             assert!(cell.len() < column, "{cell:?} fills a column of {column}");
