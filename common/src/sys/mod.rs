@@ -1,6 +1,7 @@
 //! The unsafe code of this crate: each block states the precondition it relies on.
 
 pub mod exec;
+pub mod interface;
 pub mod loopback;
 pub mod mark;
 pub mod schedule;
