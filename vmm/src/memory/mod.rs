@@ -1,6 +1,8 @@
-//! Guest memory: where it is ([`layout`]), how it is mapped, and I/O straight on it ([`scatter`]).
+//! Guest memory: where it is ([`layout`]), how it is mapped, and I/O straight on it ([`scatter`], and
+//! [`ranges`] for buffers that are kept).
 
 pub mod layout;
+pub mod ranges;
 pub mod scatter;
 
 use std::fs::File;

@@ -63,6 +63,23 @@ pub fn send(socket: &UnixStream, slices: &[GuestSlice]) -> io::Result<usize> {
     retry(|| unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) })
 }
 
+/// Writes a header of the monitor's own and guest memory behind it in one call: one frame of a network device.
+///
+/// # Errors
+/// As `writev(2)`; [`io::ErrorKind::InvalidInput`] for more than [`MAX_SLICES`] ranges, which would be cut.
+pub fn write_with_header(file: &File, header: &[u8], slices: &[GuestSlice]) -> io::Result<usize> {
+    if slices.len() >= MAX_SLICES {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut vector = Vector::new(slices);
+    vector
+        .ranges
+        .insert(0, libc::iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: header.len() });
+    // SAFETY: the vector's ranges are valid for reads (see `Vector`), and so is the header, which outlives
+    // the call; the kernel only reads them.
+    retry(|| unsafe { libc::writev(file.as_raw_fd(), vector.as_ptr(), vector.count()) })
+}
+
 /// The slices as the kernel wants them.
 ///
 /// Every range stays mapped and valid for reads and writes as long as this lives: a [`GuestSlice`]
@@ -105,7 +122,8 @@ fn file_offset(offset: u64) -> io::Result<libc::off_t> {
     offset.try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+/// Repeats a system call while it is interrupted.
+pub(super) fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {
             Ok(moved) => return Ok(moved),

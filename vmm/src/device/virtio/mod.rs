@@ -31,6 +31,7 @@
 //! | `bug_11_*` | an image that becomes another format by what the guest writes | GHSA-jmr4-g2hv-mjj6 |
 //! | `bug_12_*` | read-only enforced by negotiation only | Cloud Hypervisor 7705 |
 //! | `bug_13_*` | sector arithmetic that overflows, ranges checked one by one | Cloud Hypervisor 8388 |
+//! | `bug_14_*` | a full receive ring that stalls for ever, offloads and queue pairs that were not agreed on | CVE-2020-16843, Firecracker 4659, Cloud Hypervisor 4949 |
 //! | `bug_15_*` | bytes repeated or lost when a write is cut short | Firecracker 5485 |
 //! | `bug_25_*` | event loop that spins while a peer has no room | Firecracker 6031 |
 //!
@@ -45,6 +46,7 @@ pub mod events;
 pub mod handshake;
 pub mod interrupt;
 pub mod mmio;
+pub mod net;
 pub mod queue;
 pub mod rate_limit;
 pub mod rng;

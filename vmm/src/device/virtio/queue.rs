@@ -4,7 +4,7 @@
 //! validated as a whole before the device sees them, an answer that tells an empty ring from a broken
 //! one, and interrupt suppression without the event index.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
@@ -44,14 +44,14 @@ pub const CHAIN_COST: usize = 4096;
 pub struct Virtqueue {
     index: usize,
     queue: Queue,
-    /// Chains were handed back since the driver was last told.
-    news: bool,
+    /// How many chains were handed back since the driver was last told.
+    unsignalled: u16,
 }
 
 impl Virtqueue {
     /// Wraps a queue that has been found valid. `index` is the queue's number in its device.
     pub(super) fn new(index: usize, queue: Queue) -> Self {
-        Virtqueue { index, queue, news: false }
+        Virtqueue { index, queue, unsignalled: 0 }
     }
 
     /// The queue's number in its device.
@@ -59,9 +59,23 @@ impl Virtqueue {
         self.index
     }
 
+    /// How many descriptors it has.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
     /// Where the device stands in the rings, to be saved.
     pub fn state(&self) -> QueueState {
         self.queue.state()
+    }
+
+    /// How many chains the driver has made available that were not handed back: in the ring, or taken.
+    ///
+    /// # Errors
+    /// The ring cannot be read.
+    pub fn outstanding(&self, memory: &GuestMemory) -> Result<u16, DeviceError> {
+        let result = self.queue.avail_idx(memory, Ordering::Acquire);
+        Ok(self.ring(result)?.0.wrapping_sub(self.queue.next_used()))
     }
 
     /// Takes the next chain; None when the driver has made no more available.
@@ -109,9 +123,36 @@ impl Virtqueue {
     /// # Errors
     /// The ring cannot be written.
     pub fn add_used(&mut self, memory: &GuestMemory, head: u16, written: u32) -> Result<(), DeviceError> {
-        self.news = true;
+        self.unsignalled = self.unsignalled.saturating_add(1);
         let result = self.queue.add_used(memory, head, written);
         self.ring(result)
+    }
+
+    /// Hands several chains back at once, each with how many bytes of it were written: the driver sees all
+    /// of them or none, as it must when they are one packet (`VIRTIO_NET_F_MRG_RXBUF`).
+    ///
+    /// # Errors
+    /// The ring cannot be written.
+    pub fn add_used_together(
+        &mut self,
+        memory: &GuestMemory,
+        chains: &[(u16, u32)],
+    ) -> Result<(), DeviceError> {
+        let Some(((last, written), others)) = chains.split_last() else { return Ok(()) };
+        let start = self.queue.next_used();
+        let mut next = start;
+        for (head, written) in others {
+            // Behind the ring's flags and index, 8 bytes an entry; it was found to lie in guest memory.
+            let slot = self.queue.used_ring() + 4 + 8 * u64::from(next % self.queue.size());
+            let entry = [u32::from(*head).to_le(), written.to_le()];
+            let result =
+                memory.write_obj(entry, GuestAddress(slot)).map_err(virtio_queue::Error::GuestMemory);
+            self.ring(result)?;
+            next = next.wrapping_add(1);
+        }
+        self.queue.set_next_used(next);
+        self.unsignalled = self.unsignalled.saturating_add(next.wrapping_sub(start));
+        self.add_used(memory, *last, *written)
     }
 
     /// Interrupts the driver if it wants to hear about what was handed back since the last call.
@@ -119,22 +160,28 @@ impl Virtqueue {
     /// # Errors
     /// The ring cannot be read.
     pub fn signal(&mut self, memory: &GuestMemory, interrupt: &Interrupt) -> Result<(), DeviceError> {
-        if !std::mem::take(&mut self.news) {
-            return Ok(());
-        }
-        let result = self.queue.needs_notification(memory);
-        if self.ring(result)? && !self.interrupts_suppressed(memory) {
+        let handed_back = std::mem::take(&mut self.unsignalled);
+        if handed_back > 0 && self.wants_interrupt(memory, handed_back)? {
             interrupt.signal_queue(self.index);
         }
         Ok(())
     }
 
-    /// Without the event index, a flag in the available ring asks for no interrupts.
-    fn interrupts_suppressed(&self, memory: &GuestMemory) -> bool {
-        !self.queue.event_idx_enabled()
-            && memory
-                .load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Acquire)
-                .is_ok_and(|flags| u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT != 0)
+    /// Whether the driver asks for an interrupt after these many chains: by the event index if it was
+    /// negotiated (Virtio 1.2, section 2.7.10), else by a flag in the available ring.
+    fn wants_interrupt(&self, memory: &GuestMemory, handed_back: u16) -> Result<bool, DeviceError> {
+        // What was handed back must be visible before the driver's wish is read.
+        fence(Ordering::SeqCst);
+        let event_index = self.queue.event_idx_enabled();
+        let behind_entries = 4 + 2 * u64::from(self.queue.size());
+        let wish = self.queue.avail_ring() + if event_index { behind_entries } else { 0 };
+        let result = memory.load::<u16>(GuestAddress(wish), Ordering::Relaxed);
+        let wish = self.ring(result.map_err(virtio_queue::Error::GuestMemory))?;
+        let wish = u16::from_le(wish);
+        if event_index {
+            return Ok(self.queue.next_used().wrapping_sub(wish).wrapping_sub(1) < handed_back);
+        }
+        Ok(u32::from(wish) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// Asks the driver to notify when it makes the next chain available. True if one is there already, so

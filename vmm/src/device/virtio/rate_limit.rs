@@ -104,22 +104,43 @@ impl RateLimiter {
         false
     }
 
+    /// Whether a request may begin whose size is not known yet. Takes nothing: [`RateLimiter::charge`] does.
+    /// If not, [`timer`] becomes readable when it is worth asking again.
+    ///
+    /// [`timer`]: RateLimiter::timer
+    pub fn may_begin(&mut self) -> bool {
+        let delay = self.fill(Instant::now());
+        if !delay.is_zero() {
+            self.set_timer(delay);
+        }
+        delay.is_zero()
+    }
+
+    /// Takes the tokens of a request of so many bytes that [`RateLimiter::may_begin`] has let begin.
+    pub fn charge(&mut self, bytes: u64) {
+        for (bucket, tokens) in [(&mut self.operations, 1), (&mut self.bytes, bytes)] {
+            bucket.iter_mut().for_each(|bucket| bucket.take(tokens));
+        }
+    }
+
     /// What [`RateLimiter::allow`] does at an instant: takes the tokens and says zero, or how long to wait.
     fn ask(&mut self, now: Instant, bytes: u64) -> Duration {
-        let elapsed = now.saturating_duration_since(self.filled);
-        self.filled = self.filled.max(now);
-        let mut buckets = [(&mut self.operations, 1), (&mut self.bytes, bytes)];
-        let mut delay = Duration::ZERO;
-        for bucket in buckets.iter_mut().filter_map(|(bucket, _)| bucket.as_mut()) {
-            bucket.fill(elapsed);
-            delay = delay.max(bucket.delay());
-        }
+        let delay = self.fill(now);
         if delay.is_zero() {
-            for (bucket, tokens) in buckets {
-                bucket.iter_mut().for_each(|bucket| bucket.take(tokens));
-            }
+            self.charge(bytes);
         }
         delay
+    }
+
+    /// The time has come to `now`: fills the buckets; how long until a request may begin.
+    fn fill(&mut self, now: Instant) -> Duration {
+        let elapsed = now.saturating_duration_since(self.filled);
+        self.filled = self.filled.max(now);
+        let buckets = [&mut self.operations, &mut self.bytes].into_iter().flatten();
+        buckets.fold(Duration::ZERO, |delay, bucket| {
+            bucket.fill(elapsed);
+            delay.max(bucket.delay())
+        })
     }
 
     /// Readable when a request that was not allowed may be tried again. Reading or not makes no difference
@@ -199,6 +220,14 @@ mod tests {
         assert!((0..100).all(|_| !limiter.ask(start, 1).is_zero()));
         assert!(limiter.ask(start + SECOND, 0).is_zero());
         assert!(limiter.ask(start + SECOND, 0).is_zero(), "two operations were left");
+    }
+
+    #[test]
+    fn a_request_of_unknown_size_is_charged_when_it_is_known() {
+        let mut limiter = limiter(0, 1000);
+        assert!(limiter.may_begin() && limiter.may_begin(), "asking costs nothing");
+        limiter.charge(1_000_000);
+        assert!(!limiter.may_begin());
     }
 
     #[test]

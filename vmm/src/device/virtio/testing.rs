@@ -211,6 +211,11 @@ impl Rig {
         panic!("the device keeps the event loop busy");
     }
 
+    /// Waits for an event, a timer's for example.
+    pub fn wait(&mut self) {
+        assert!(self.events.run_with_timeout(10_000).unwrap() > 0, "nothing happens any more");
+    }
+
     /// One request, to the end.
     pub fn request(&mut self, queue: usize, buffers: &[Buffer]) -> Used {
         self.submit(queue, buffers);
