@@ -8,6 +8,7 @@
 //! Everything that comes from the guest is hostile: frames are bounded, and decoding never panics.
 
 use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use crate::spec::{Process, TerminalSize};
 /// Where hv-init finds its [`GuestConfig`] in the initramfs.
 pub const CONFIG_PATH: &str = "/hv/config";
 /// Version of these messages; hv-init refuses another.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest frame either side accepts, in bytes.
 pub const MAX_FRAME: usize = 256 * 1024;
 
@@ -48,10 +49,23 @@ pub struct GuestConfig {
     pub modules: Vec<String>,
     /// The root disk.
     pub root: GuestRoot,
+    /// Network interfaces that hv-init sets up; others are left to the workload.
+    pub network: Vec<GuestInterface>,
     /// What to start.
     pub process: Process,
     /// Processes and threads at once.
     pub pids: Option<u32>,
+}
+
+/// A network interface with an address that is known before the guest starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestInterface {
+    /// By which it is found.
+    pub mac: [u8; 6],
+    /// Its address, and how many bits of it are the network's.
+    pub address: (Ipv4Addr, u8),
+    /// Where to send what is for other networks.
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// The guest's root disk: the first virtio-blk device.

@@ -132,6 +132,7 @@ mod tests {
             hostname: "guest".into(),
             modules: vec!["/elsewhere".into()],
             root: GuestRoot { format: Format::Erofs, writable: false },
+            network: Vec::new(),
             process: Process { args, env: Vec::new(), cwd, user: None, terminal: None },
             pids: None,
         }

@@ -1,21 +1,25 @@
 //! What a microVM boots: kernel, modules, hv-init and the run's configuration, put together.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
 
-use hv_common::wire::{self, GuestConfig, GuestRoot};
-use hv_common::{Format, Root, Spec};
+use hv_common::wire::{self, GuestConfig, GuestInterface, GuestRoot};
+use hv_common::{Format, Id, Root, Spec};
 use hv_image::dirs::Dirs;
 use hv_image::kernel::{self, Kernel};
 use hv_image::modules::{self, Feature, Module};
 use hv_image::store::Store;
 use hv_image::{erofs, initramfs};
+use hv_vmm::device::virtio::net::{Mac, Nic};
+use hv_vmm::device::virtio::rate_limit::Limits;
 use hv_vmm::kvm::{self, Kvm};
 use hv_vmm::{Machine, ProbeError, runs_guest_kernel_code};
 
 use super::Prepared;
 use crate::cli::MachineArgs;
+use crate::cli::machine::network::{Rate, TapArgs};
 use crate::cmd::check::{Row, State};
 use crate::error::{Failure, Result, chain};
 
@@ -27,7 +31,7 @@ const INIT: &str = "hv-init";
 /// # Errors
 /// Something is not there, or cannot be used.
 pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
-    let MachineArgs { boot } = args;
+    let MachineArgs { boot, network } = args;
     // Said before anything expensive: without KVM the rest is of no use.
     Kvm::open()?;
     let dirs = Dirs::of_this_user()?;
@@ -38,7 +42,11 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         Root::Directory { .. } => (Format::Erofs, false),
     };
     let (format, writable) = on_disk(&spec.root);
-    let features = Feature::needed(format, writable);
+    let nics: Vec<Nic> = network.devices().enumerate().map(|(at, args)| nic(args, &spec.id, at)).collect();
+    let mut features = Feature::needed(format, writable);
+    if !nics.is_empty() {
+        features.push(Feature::NETWORK);
+    }
     let modules = modules::needed(&kernel, &features, boot.modules.as_deref(), &spec.root)?;
     steps.push(list(&modules));
     if let Root::Directory { path, .. } = &spec.root {
@@ -50,6 +58,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         hostname: spec.hostname.clone(),
         modules: Vec::new(),
         root: GuestRoot { format, writable },
+        network: nics.iter().zip(network.devices()).filter_map(|(nic, args)| interface(nic, args)).collect(),
         process: spec.process.clone(),
         pids: spec.limits.pids,
     };
@@ -63,9 +72,32 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         cmdline: boot.cmdline.clone().unwrap_or_default(),
         console: boot.console,
         boot_timeout: boot.boot_timeout.map(Duration::from_secs),
+        network: nics,
         runtime_dir: runtime_dir.to_owned(),
     };
     Ok(Prepared { backend: Box::new(hv_vmm::Kvm::new(machine)), steps })
+}
+
+/// The device of this number that `args` ask for.
+fn nic(args: &TapArgs, id: &Id, number: usize) -> Nic {
+    let limits = |rate: Rate| Limits {
+        operations: rate.operations.and_then(NonZeroU64::new),
+        bytes: rate.bytes.and_then(NonZeroU64::new),
+    };
+    Nic {
+        tap: args.tap.clone(),
+        mac: args.mac.unwrap_or_else(|| Mac::of_sandbox(id.as_str(), number)),
+        mtu: args.mtu,
+        pairs: args.queues.unwrap_or(1),
+        rx: limits(args.rx),
+        tx: limits(args.tx),
+    }
+}
+
+/// What hv-init does for it, if anything.
+fn interface(nic: &Nic, args: &TapArgs) -> Option<GuestInterface> {
+    let address = args.ip?;
+    Some(GuestInterface { mac: nic.mac.0, address, gateway: args.gateway })
 }
 
 fn open_kernel(named: Option<&Path>, dirs: &Dirs) -> Result<Kernel> {

@@ -20,6 +20,7 @@ use crate::boot::cmdline::{self, command_line};
 use crate::device::serial::Console;
 use crate::device::virtio::VirtioDevice;
 use crate::device::virtio::block::{Block, Disk, DiskError};
+use crate::device::virtio::net::{Net, Nic, TapError};
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::{self, Vsock};
 use crate::failure::Evidence;
@@ -51,6 +52,8 @@ pub struct Machine {
     pub console: bool,
     /// A guest that has not started its workload after this long is ended. None: it may take for ever.
     pub boot_timeout: Option<Duration>,
+    /// Its network devices, in the order in which the guest finds them.
+    pub network: Vec<Nic>,
     /// A directory of this run alone (mode 0700), for the sockets between monitor and guest.
     pub runtime_dir: PathBuf,
 }
@@ -74,6 +77,8 @@ enum Error {
     Directory(PathBuf),
     #[error("cannot make the device vsock")]
     Vsock(#[from] vsock::ListenError),
+    #[error("cannot make the network device")]
+    Network(#[from] TapError),
     #[error(transparent)]
     Agent(#[from] agent::Error),
     #[error(transparent)]
@@ -123,7 +128,12 @@ impl Kvm {
         };
         let disk = Disk::new(file, !writable).map_err(|error| Error::Disk(path, error))?;
         let vsock = Vsock::new(GUEST_CID, &agent::vsock_path(&self.machine.runtime_dir))?;
-        Ok(vec![Box::new(Block::new(disk, "root")), Box::new(vsock), Box::new(Rng::new())])
+        let mut devices: Vec<Box<dyn VirtioDevice>> =
+            vec![Box::new(Block::new(disk, "root")), Box::new(vsock), Box::new(Rng::new())];
+        for nic in &self.machine.network {
+            devices.push(Box::new(Net::open(nic)?));
+        }
+        Ok(devices)
     }
 }
 
@@ -146,6 +156,9 @@ impl Backend for Kvm {
             Err(error) => format!("cannot go on: {error}"),
         });
         plan.push(format!("initramfs of {} bytes", machine.initramfs.len()));
+        for Nic { tap, mac, pairs, .. } in &machine.network {
+            plan.push(format!("open the tap {tap} for a network device {mac} with {pairs} queue pair(s)"));
+        }
         plan.push(format!("listen for hv-init in {}", machine.runtime_dir.display()));
         plan.extend(Step::ALL.iter().map(Step::to_string));
         plan.push("wait until hv-init has executed the workload".into());

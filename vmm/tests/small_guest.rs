@@ -188,6 +188,7 @@ fn sandbox_error(kernel: File, boot_timeout: Option<Duration>) -> (StartError, D
         cmdline: String::new(),
         console: false,
         boot_timeout,
+        network: vec![],
         runtime_dir: dir.path().into(),
     };
     let image = tempfile::tempfile().unwrap();

@@ -2,7 +2,7 @@
 //! to the host and its fate on to the monitor, and switches the machine off.
 //!
 //! # Layout
-//! - [`modules`], [`root`], [`mounts`]: the machine from a bare kernel to the workload's root.
+//! - [`modules`], [`root`], [`mounts`], [`network`]: the machine from a bare kernel to the workload's root.
 //! - [`host`]: connections to the monitor; [`streams`]: the workload's streams through them.
 //! - [`supervise`]: from the workload's start to its end; [`power`]: what is left to do then.
 //!
@@ -16,6 +16,7 @@
 mod host;
 mod modules;
 mod mounts;
+mod network;
 mod power;
 mod root;
 mod streams;
@@ -107,11 +108,7 @@ fn read_config() -> Result<GuestConfig, Failure> {
 fn machine_settings(config: &GuestConfig) -> Result<(), Failure> {
     rustix::system::sethostname(config.hostname.as_bytes())
         .map_err(|error| Failure::new(format!("cannot set the host name to `{}`", config.hostname), error))?;
-    match hv_common::sys::loopback::bring_up() {
-        // A kernel without IPv4 has nothing to bring up.
-        Err(rustix::io::Errno::AFNOSUPPORT) => Ok(()),
-        other => other.map_err(|error| Failure::new("cannot bring the loopback interface up", error)),
-    }
+    network::set_up(&config.network)
 }
 
 /// Says on the console why the guest gives up: standard error is the console that the kernel opened.

@@ -66,6 +66,9 @@ const BUILT_IN: [(&str, &str); 7] = [
 ];
 
 impl Feature {
+    /// Beside it, what a guest needs that has a network device.
+    pub const NETWORK: Feature = feature("virtio_net", "VIRTIO_NET", "drives the guest's network device");
+
     /// What a guest needs whose root is of this format.
     pub fn needed(format: Format, writable: bool) -> Vec<Feature> {
         let root = match format {

@@ -2,15 +2,18 @@
 //! the option, in one file for each group:
 //!
 //! - [`boot`]: kernel, command line, console.
+//! - [`network`]: network devices.
 //!
 //! To add an option: a field in its group, and a line in that group's `OPTIONS`. To add a group: a file, a
 //! field in [`MachineArgs`], and its `OPTIONS` in [`options`]. A test finds what was forgotten.
 
 pub mod boot;
+pub mod network;
 
 use clap::Args;
 
 pub use self::boot::BootArgs;
+pub use self::network::NetworkArgs;
 
 /// What only a microVM has, group by group.
 #[derive(Debug, Clone, Default, Args)]
@@ -18,6 +21,9 @@ pub struct MachineArgs {
     /// What it boots.
     #[command(flatten)]
     pub boot: BootArgs,
+    /// What it is connected to.
+    #[command(flatten)]
+    pub network: NetworkArgs,
 }
 
 /// An option that a container refuses.
@@ -40,7 +46,7 @@ impl MachineOption {
 
 /// Every option that only a microVM takes.
 pub fn options() -> impl Iterator<Item = &'static MachineOption> {
-    [boot::OPTIONS].into_iter().flatten()
+    [boot::OPTIONS, network::OPTIONS].into_iter().flatten()
 }
 
 #[cfg(test)]

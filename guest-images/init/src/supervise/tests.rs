@@ -56,6 +56,7 @@ fn config(script: &str, terminal: Option<TerminalSize>) -> GuestConfig {
         hostname: "test".into(),
         modules: vec![],
         root,
+        network: vec![],
         process,
         pids: None,
     }
