@@ -4,7 +4,7 @@
 //! - [`cli`]: what was typed;
 //! - [`plan`]: what it means: a validated [`Spec`](hv_common::Spec) and, for a microVM, a machine;
 //! - [`backend`]: the one place that names both kinds;
-//! - [`foreground`]: the monitor of one sandbox, from start to gone;
+//! - [`foreground`]: the monitor of one sandbox, from start to gone; [`control`]: how others reach it;
 //! - [`cmd`]: one verb a file; [`compare`]: the measurements of `hv compare`;
 //! - [`error`]: how a failure is told, and the status it ends with.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ pub mod backend;
 pub mod cli;
 pub mod cmd;
 pub mod compare;
+pub mod control;
 pub mod error;
 pub mod foreground;
 pub mod plan;

@@ -34,7 +34,21 @@ fn help_fits_one_screen_and_tells_the_statuses() {
 
 #[test]
 fn every_verb_has_help_with_an_example() {
-    for verb in ["vm", "ctr", "compare", "check", "kernel", "completions", "man"] {
+    for verb in [
+        "vm",
+        "ctr",
+        "ps",
+        "pause",
+        "resume",
+        "stop",
+        "metrics",
+        "console",
+        "compare",
+        "check",
+        "kernel",
+        "completions",
+        "man",
+    ] {
         let help = finish(hv(&[verb, "--help"]), b"").expect(0).text();
         assert!(help.contains(&format!("Example: hv {verb}")), "{help}");
     }

@@ -1,11 +1,12 @@
 //! One running container.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use hv_common::cgroup::Cgroup;
 use hv_common::exit::How;
 use hv_common::spec::TerminalSize;
-use hv_common::{Crossings, Exit, Phase, Root, Sandbox, SandboxError, Timeline};
+use hv_common::{Counters, Crossings, Exit, Metrics, Pause, Phase, Root, Sandbox, SandboxError, Timeline};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::inside::CARRIER;
@@ -21,11 +22,12 @@ pub(crate) struct Container {
     _root: Root,
     timeline: Timeline,
     exit: Option<Exit>,
+    paused: Cell<bool>,
 }
 
 impl Container {
     pub(crate) fn new(init: Init, cgroup: Option<Cgroup>, root: Root, timeline: Timeline) -> Container {
-        Container { init, cgroup, _root: root, timeline, exit: None }
+        Container { init, cgroup, _root: root, timeline, exit: None, paused: Cell::new(false) }
     }
 
     fn out_of_memory(&self) -> bool {
@@ -90,11 +92,67 @@ impl Sandbox for Container {
     fn memory_peak(&self) -> Option<u64> {
         self.cgroup.as_ref().and_then(|cgroup| cgroup.memory_peak().ok().flatten())
     }
+
+    fn as_pause(&self) -> Option<&dyn Pause> {
+        Some(self)
+    }
+
+    fn metrics(&self) -> Metrics {
+        let usage = self.cgroup.as_ref().map(usage).unwrap_or_default();
+        Metrics { usage, ..Metrics::default() }
+    }
+}
+
+/// What the control group counts; what it cannot count is absent.
+fn usage(cgroup: &Cgroup) -> Counters {
+    let figures = [
+        ("memory_bytes", cgroup.memory_current().ok().flatten()),
+        ("memory_peak_bytes", cgroup.memory_peak().ok().flatten()),
+        ("cpu_ns", cgroup.cpu_usage_ns().ok().flatten()),
+        ("oom_kills", cgroup.oom_kills().ok().flatten()),
+        ("processes", cgroup.procs().ok().map(|procs| procs.len() as u64)),
+    ];
+    figures.into_iter().filter_map(|(name, figure)| Some((name.to_owned(), figure?))).collect()
+}
+
+impl Container {
+    fn freezer(&self) -> Result<&Cgroup, SandboxError> {
+        self.cgroup.as_ref().ok_or_else(|| SandboxError {
+            what: "cannot pause the container: it has no control group, since hv may not make one here; run hv as \
+                   root, or under `systemd-run --user --scope -p Delegate=yes`"
+                .into(),
+            source: None,
+        })
+    }
+}
+
+impl Pause for Container {
+    fn pause(&self) -> Result<(), SandboxError> {
+        let frozen = self.freezer()?.freeze();
+        frozen.map_err(|error| cgroup_failed("cannot pause the container", error))?;
+        self.paused.set(true);
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), SandboxError> {
+        if self.paused.get() {
+            let thawed = self.freezer()?.thaw();
+            thawed.map_err(|error| cgroup_failed("cannot resume the container", error))?;
+            self.paused.set(false);
+        }
+        Ok(())
+    }
+}
+
+fn cgroup_failed(what: &str, error: hv_common::cgroup::Error) -> SandboxError {
+    SandboxError { what: what.into(), source: Some(Box::new(error)) }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
         if self.exit.is_none() {
+            // The freezer of v1 keeps even a killed process. What cannot be thawed, its end below kills.
+            let _ = self.resume();
             self.init.end();
         }
         // Removes its directories; what cannot be removed now, a later `hv` command tries again.

@@ -1,7 +1,9 @@
 //! What was typed: clap types, and nothing else. What it means is decided in [`crate::plan`].
 //!
-//! [`machine`]: what only a microVM takes, a file for each group of options.
+//! [`machine`]: what only a microVM takes, a file for each group of options; [`control`]: what is asked of a
+//! sandbox that runs.
 
+pub mod control;
 pub mod machine;
 
 use std::ffi::OsString;
@@ -11,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use hv_common::Kind;
 
+pub use self::control::{NameArgs, PsArgs, StopArgs};
 pub use self::machine::MachineArgs;
 use crate::size::{parse_bytes, parse_cpus};
 
@@ -18,12 +21,18 @@ const STATUSES: &str = "\
 Exit status: the command's own; 128+N if signal N ended it; 125 if hv itself
 failed; 126 if the command cannot be executed; 127 if it is not found.
 
-Example: hv ctr rootfs.img -- uname -a
-         hv vm rootfs.img -- uname -a";
+Example: hv vm rootfs.img -- uname -a";
+
+/// The first page: verbs above all. Their options are on their own pages; `-h` and `-V` are what they always are.
+const PAGE: &str = "\
+{about-with-newline}
+{usage-heading} {usage}   (hv VERB --help: its options)
+
+{subcommands}{after-help}";
 
 /// Starts one image as a microVM or as a container, and compares the two walls.
 #[derive(Debug, Parser)]
-#[command(name = "hv", version, after_help = STATUSES, max_term_width = 80, disable_help_subcommand = false)]
+#[command(name = "hv", version, after_help = STATUSES, help_template = PAGE, max_term_width = 80, disable_help_subcommand = false)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -42,7 +51,25 @@ pub enum Verb {
     /// Start an image as a bare process, without a wall: the baseline of comparisons
     #[command(hide = true, after_help = "Example: hv process ./rootdir -- /bin/true")]
     Process(RunArgs),
-    /// Start an image as each kind, many times, and show what each wall costs
+    /// Show what runs
+    #[command(after_help = control::PS_EXAMPLES)]
+    Ps(PsArgs),
+    /// Hold a sandbox: nothing in it runs until it is resumed
+    #[command(after_help = "Example: hv pause web")]
+    Pause(NameArgs),
+    /// Let a held sandbox go on
+    #[command(after_help = "Example: hv resume web")]
+    Resume(NameArgs),
+    /// Ask sandboxes to end, then end them
+    #[command(after_help = control::STOP_EXAMPLES)]
+    Stop(StopArgs),
+    /// Show what a sandbox uses and what its devices have done, as JSON
+    #[command(after_help = "Example: hv metrics web")]
+    Metrics(NameArgs),
+    /// Show the last output of a microVM's serial console
+    #[command(after_help = "Example: hv console web")]
+    Console(NameArgs),
+    /// Start an image as each kind, many times: what each wall costs
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
     /// Say what this host can and cannot do, why, and the mend

@@ -3,9 +3,12 @@
 pub mod check;
 pub mod compare;
 pub mod completions;
+pub mod control;
 pub mod kernel;
 pub mod man;
+pub mod ps;
 pub mod run;
+pub mod stop;
 
 use hv_common::state::Store;
 use hv_common::{Kind, Timeline};
@@ -23,6 +26,12 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Vm(args) => run::run(Kind::Vm, args, timeline),
         Verb::Ctr(args) => run::run(Kind::Ctr, args, timeline),
         Verb::Process(args) => run::run(Kind::Process, args, timeline),
+        Verb::Ps(args) => ps::run(&args),
+        Verb::Pause(args) => control::pause(args),
+        Verb::Resume(args) => control::resume(args),
+        Verb::Stop(args) => stop::run(args),
+        Verb::Metrics(args) => control::metrics(args),
+        Verb::Console(args) => control::console(args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Kernel(verb) => kernel::run(verb),

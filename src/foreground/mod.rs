@@ -1,25 +1,30 @@
 //! The monitor of one sandbox, in the foreground: starts it, carries its streams and signals, and
 //! cleans up after it. The same for both kinds.
 //!
-//! - [`abort`]: a signal before there is a workload; [`signals`]: what is passed on; [`terminal`]: raw mode and its way back; [`relay`]: the streams.
+//! - [`conduct`]: what others ask of the sandbox; [`abort`]: a signal before there is a workload; [`signals`]: what is passed on; [`terminal`]: raw mode and its way back; [`relay`]: the streams.
 
 pub mod abort;
+pub mod conduct;
 pub mod relay;
 pub mod signals;
 pub mod terminal;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use hv_common::cgroup::{self, Layout};
+use hv_common::exit::How;
 use hv_common::state::{Entry, Resource};
 use hv_common::{Backend, Crossings, Exit, Kind, Phase, Sandbox, Spec, Stdio, Timeline, procfs};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::control::server::Server;
 use crate::error::{self, Failure, Result};
 use crate::size::Bytes;
+use conduct::Conduct;
 use relay::Relays;
 use terminal::Raw;
 
@@ -79,6 +84,8 @@ pub fn run(
     for pid in sandbox.pids() {
         entry.record_process(pid)?;
     }
+    // Before anybody is told that it runs.
+    let control = Server::start(entry.dir())?;
     entry.tell(kind, &sandbox.guest_memory())?;
     let raw = if interactive { Raw::enter()? } else { None };
     if let Some(terminal) = sandbox.terminal() {
@@ -86,8 +93,11 @@ pub fn run(
     }
     relays.finish();
 
-    attend(sandbox.as_ref(), signals, raw.as_ref())?;
-    let ended = sandbox.wait();
+    let conduct = Conduct::new(sandbox.as_ref(), entry.id().clone(), kind);
+    let by_itself = attend(sandbox.as_ref(), conduct, &control, signals, raw.as_ref())?;
+    drop(control);
+    let killed = Exit { how: How::Signal(Signal::SIGKILL as u8), out_of_memory: false };
+    let ended = if by_itself { sandbox.wait() } else { Ok(killed) };
     timeline.mark(Phase::Exit);
     let memory = memory_of(sandbox.as_ref());
     let crossings = sandbox.crossings();
@@ -116,18 +126,39 @@ fn announce(spec: &Spec, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// Passes signals on until the workload has ended.
-fn attend(sandbox: &dyn Sandbox, signals: &SignalFd, raw: Option<&Raw>) -> Result<()> {
+/// Passes signals on, and does what others ask, until the workload has ended; false if it had to be given
+/// up instead.
+fn attend(
+    sandbox: &dyn Sandbox,
+    mut conduct: Conduct<'_>,
+    control: &Server,
+    signals: &SignalFd,
+    raw: Option<&Raw>,
+) -> Result<bool> {
     loop {
-        let exit_fd = sandbox.exit_fd();
-        let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(&exit_fd, PollFlags::IN)];
-        wait(&mut fds)?;
-        let ended = !fds[1].revents().is_empty();
+        let (exit_fd, event) = (sandbox.exit_fd(), control.event());
+        let mut fds = [
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(&exit_fd, PollFlags::IN),
+            PollFd::new(&event, PollFlags::IN),
+        ];
+        wait_until(&mut fds, conduct.deadline())?;
+        let [_, ended, asked] = fds.each_ref().map(|fd| !fd.revents().is_empty());
         for signal in signals::pending(signals) {
             pass_on(sandbox, signal, raw);
         }
         if ended {
-            return Ok(());
+            return Ok(true);
+        }
+        if asked {
+            control.orders().for_each(|order| {
+                let answer = conduct.obey(order.command);
+                order.answer(answer);
+            });
+        }
+        let late = conduct.deadline().is_some_and(|deadline| deadline <= Instant::now());
+        if late && conduct.lose_patience() {
+            return Ok(false);
         }
     }
 }
@@ -163,7 +194,14 @@ fn drain(relays: &Relays, signals: &SignalFd) -> Result<()> {
 }
 
 fn wait(fds: &mut [PollFd<'_>]) -> Result<()> {
-    match poll(fds, None) {
+    wait_until(fds, None)
+}
+
+fn wait_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<()> {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let left =
+        left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+    match poll(fds, left.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(errno) => Err(Failure::new("cannot wait for the sandbox", errno)),
     }

@@ -128,6 +128,14 @@ impl Running {
         }
     }
 
+    /// Whether its standard output contains `text` by now.
+    pub fn has_printed(&mut self, text: &str) -> bool {
+        while let Ok(event) = self.events.try_recv() {
+            self.note(event);
+        }
+        String::from_utf8_lossy(&self.stdout).contains(text)
+    }
+
     /// Waits until its standard error contains `text`.
     #[track_caller]
     pub fn wait_for_error(&mut self, text: &str) {
@@ -163,10 +171,16 @@ impl Running {
     fn take_event(&mut self, waiting: &str) {
         let left = self.deadline.saturating_duration_since(Instant::now());
         match self.events.recv_timeout(left) {
-            Ok(Event::Stdout(bytes)) => self.stdout.extend(bytes),
-            Ok(Event::Stderr(bytes)) => self.stderr.extend(bytes),
-            Ok(Event::End) => self.open -= 1,
+            Ok(event) => self.note(event),
             Err(_) => panic!("waited {PATIENCE:?} {waiting}; {}", self.so_far()),
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Stdout(bytes) => self.stdout.extend(bytes),
+            Event::Stderr(bytes) => self.stderr.extend(bytes),
+            Event::End => self.open -= 1,
         }
     }
 

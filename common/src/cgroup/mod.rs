@@ -3,6 +3,7 @@
 //! - [`layout`]: which hierarchies there are and where this process stands in them;
 //! - `v2`, `v1`: making a sandbox's directories in a hierarchy of that version;
 //! - `limit`: the files that set a limit;
+//! - `freeze`: holding all processes of a sandbox;
 //! - `end`: killing everything in a set of directories, and removing them.
 //!
 //! A sandbox's directories are `hv/ID` below a place that the layout alone decides ([`places`]), so
@@ -11,6 +12,7 @@
 
 mod end;
 mod files;
+mod freeze;
 pub mod layout;
 mod limit;
 mod v1;
@@ -54,6 +56,15 @@ pub enum Error {
         /// The kernel's refusal, where it came to that.
         source: Option<Box<Error>>,
     },
+    /// Neither version's freezer is there.
+    #[error(
+        "this host has no freezer for it: cgroup v2 of Linux 5.2, or the freezer controller of v1, in which hv may \
+         make directories"
+    )]
+    NoFreezer,
+    /// Processes went on.
+    #[error("processes in {0} did not stop within 5 seconds; they go on")]
+    NotFrozen(PathBuf),
     /// Processes stayed although they were killed.
     #[error("processes in {0} do not end although they were killed: {1:?}")]
     StillRunning(PathBuf, Vec<i32>),
