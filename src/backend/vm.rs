@@ -6,15 +6,16 @@ use std::time::Duration;
 use std::{env, fs};
 
 use hv_common::wire::{self, GuestConfig, GuestInterface, GuestRoot};
-use hv_common::{Format, Id, Root, Spec};
+use hv_common::{Format, Id, Limits, Root, Spec};
 use hv_image::dirs::Dirs;
 use hv_image::kernel::{self, Kernel};
 use hv_image::modules::{self, Feature, Module};
 use hv_image::store::Store;
 use hv_image::{erofs, initramfs};
 use hv_vmm::device::virtio::net::{Mac, Nic};
-use hv_vmm::device::virtio::rate_limit::Limits;
+use hv_vmm::device::virtio::rate_limit;
 use hv_vmm::kvm::{self, Kvm};
+use hv_vmm::settings::Settings;
 use hv_vmm::{Machine, ProbeError, runs_guest_kernel_code};
 
 use super::Prepared;
@@ -22,6 +23,7 @@ use crate::cli::MachineArgs;
 use crate::cli::machine::network::{Rate, TapArgs};
 use crate::cmd::check::{Row, State};
 use crate::error::{Failure, Result, chain};
+use crate::size::Bytes;
 
 /// PID 1 of every guest, beside hv.
 const INIT: &str = "hv-init";
@@ -31,7 +33,8 @@ const INIT: &str = "hv-init";
 /// # Errors
 /// Something is not there, or cannot be used.
 pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
-    let MachineArgs { boot, network } = args;
+    let MachineArgs { boot, memory, network } = args;
+    let balloon = check_balloon(memory.balloon, &spec.limits)?;
     // Said before anything expensive: without KVM the rest is of no use.
     Kvm::open()?;
     let dirs = Dirs::of_this_user()?;
@@ -46,6 +49,9 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
     let mut features = Feature::needed(format, writable);
     if !nics.is_empty() {
         features.push(Feature::NETWORK);
+    }
+    if balloon.is_some() {
+        features.push(Feature::BALLOON);
     }
     let modules = modules::needed(&kernel, &features, boot.modules.as_deref(), &spec.root)?;
     steps.push(list(&modules));
@@ -73,14 +79,28 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         console: boot.console,
         boot_timeout: boot.boot_timeout.map(Duration::from_secs),
         network: nics,
+        balloon,
         runtime_dir: runtime_dir.to_owned(),
     };
     Ok(Prepared { backend: Box::new(hv_vmm::Kvm::new(machine)), steps })
 }
 
+/// A guest cannot give all that it has.
+fn check_balloon(size: Option<u64>, limits: &Limits) -> Result<Option<u64>> {
+    let memory = Settings::new(limits)?.memory;
+    match size {
+        Some(size) if size >= memory => Err(Failure::refused(format!(
+            "--balloon={} leaves nothing of the guest's {}; ask for less",
+            Bytes(size),
+            Bytes(memory)
+        ))),
+        size => Ok(size),
+    }
+}
+
 /// The device of this number that `args` ask for.
 fn nic(args: &TapArgs, id: &Id, number: usize) -> Nic {
-    let limits = |rate: Rate| Limits {
+    let limits = |rate: Rate| rate_limit::Limits {
         operations: rate.operations.and_then(NonZeroU64::new),
         bytes: rate.bytes.and_then(NonZeroU64::new),
     };

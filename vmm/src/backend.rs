@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hv_common::sandbox::Stdio;
 use hv_common::spec::TerminalSize;
 use hv_common::wire::ToGuest;
 use hv_common::{
-    Backend, Crossings, Exit, Kind, Pause, Phase, Root, Sandbox, SandboxError, Spec, StartError, Timeline,
+    Backend, Crossings, Exit, Kind, Metrics, Pause, Phase, Root, Sandbox, SandboxError, Spec, StartError,
+    Timeline,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::retry_on_intr;
@@ -18,11 +20,12 @@ use rustix::io::retry_on_intr;
 use crate::agent::{self, Agent, Listeners, Start};
 use crate::boot::cmdline::{self, command_line};
 use crate::device::serial::Console;
-use crate::device::virtio::VirtioDevice;
+use crate::device::virtio::balloon::{self, Balloon};
 use crate::device::virtio::block::{Block, Disk, DiskError};
 use crate::device::virtio::net::{Net, Nic, TapError};
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::{self, Vsock};
+use crate::device::virtio::{Meter, VirtioDevice};
 use crate::failure::Evidence;
 use crate::guest::{self, Description, Guest};
 use crate::probe::{self, ProbeError};
@@ -54,6 +57,8 @@ pub struct Machine {
     pub boot_timeout: Option<Duration>,
     /// Its network devices, in the order in which the guest finds them.
     pub network: Vec<Nic>,
+    /// Bytes that its balloon asks it for from the start on; None: it has no balloon.
+    pub balloon: Option<u64>,
     /// A directory of this run alone (mode 0700), for the sockets between monitor and guest.
     pub runtime_dir: PathBuf,
 }
@@ -77,6 +82,8 @@ enum Error {
     Directory(PathBuf),
     #[error("cannot make the device vsock")]
     Vsock(#[from] vsock::ListenError),
+    #[error("cannot make the balloon")]
+    Balloon(#[source] io::Error),
     #[error("cannot make the network device")]
     Network(#[from] TapError),
     #[error(transparent)]
@@ -103,6 +110,9 @@ impl Kvm {
         let command_line = command_line(&machine.cmdline)?;
         let listeners = Listeners::bind(&machine.runtime_dir, matches!(stdio, Stdio::Terminal))?;
         let console = Console::new(machine.console);
+        let Devices { virtio, balloon } = self.devices(spec.root)?;
+        let meters = virtio.iter().filter_map(|device| Some((device.name().to_owned(), device.meter()?)));
+        let meters = meters.collect();
         let description = Description {
             kernel: &machine.kernel,
             kernel_path: &machine.kernel_path,
@@ -110,31 +120,41 @@ impl Kvm {
             command_line: &command_line,
             settings,
             console: console.clone(),
-            virtio: self.virtio(spec.root)?,
+            virtio,
         };
         let guest = Guest::start(description, timeline, &mut Progress::default())?;
         let agent = Agent::start(listeners, stdio, timeline)?;
         let over = either(agent.outcome().complete(), guest.ending().event()).map_err(Error::Wait)?;
-        let running = Running { agent, guest, console, timeline: timeline.clone(), over, exit: None };
+        let timeline = timeline.clone();
+        let running = Running { agent, guest, console, balloon, meters, timeline, over, exit: None };
         running.await_start(machine.boot_timeout)?;
         Ok(running)
     }
 
     /// The virtio devices in the order in which the guest finds them: the root disk is the first.
-    fn virtio(&self, root: Root) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
+    fn devices(&self, root: Root) -> Result<Devices, Error> {
         let (path, file, writable) = match root {
             Root::Disk { path, file, writable, .. } => (path, file, writable),
             Root::Directory { path, .. } => return Err(Error::Directory(path)),
         };
         let disk = Disk::new(file, !writable).map_err(|error| Error::Disk(path, error))?;
         let vsock = Vsock::new(GUEST_CID, &agent::vsock_path(&self.machine.runtime_dir))?;
-        let mut devices: Vec<Box<dyn VirtioDevice>> =
+        let mut virtio: Vec<Box<dyn VirtioDevice>> =
             vec![Box::new(Block::new(disk, "root")), Box::new(vsock), Box::new(Rng::new())];
         for nic in &self.machine.network {
-            devices.push(Box::new(Net::open(nic)?));
+            virtio.push(Box::new(Net::open(nic)?));
         }
-        Ok(devices)
+        let balloon = self.machine.balloon.map(Balloon::new).transpose().map_err(Error::Balloon)?;
+        let handle = balloon.as_ref().map(Balloon::handle);
+        virtio.extend(balloon.map(|balloon| Box::new(balloon) as _));
+        Ok(Devices { virtio, balloon: handle })
     }
+}
+
+/// What a machine has beside its processors and memory.
+struct Devices {
+    virtio: Vec<Box<dyn VirtioDevice>>,
+    balloon: Option<balloon::Handle>,
 }
 
 impl Backend for Kvm {
@@ -159,6 +179,9 @@ impl Backend for Kvm {
         for Nic { tap, mac, pairs, .. } in &machine.network {
             plan.push(format!("open the tap {tap} for a network device {mac} with {pairs} queue pair(s)"));
         }
+        if let Some(size) = machine.balloon {
+            plan.push(format!("a balloon that asks the guest for {} MiB", size >> 20));
+        }
         plan.push(format!("listen for hv-init in {}", machine.runtime_dir.display()));
         plan.extend(Step::ALL.iter().map(Step::to_string));
         plan.push("wait until hv-init has executed the workload".into());
@@ -182,6 +205,9 @@ struct Running {
     agent: Agent,
     guest: Guest,
     console: Console,
+    balloon: Option<balloon::Handle>,
+    /// What its devices count, by their names.
+    meters: Vec<(String, Arc<dyn Meter>)>,
     timeline: Timeline,
     /// Readable when the run is over, one way or the other.
     over: OwnedFd,
@@ -313,6 +339,32 @@ impl Sandbox for Running {
 
     fn as_pause(&self) -> Option<&dyn Pause> {
         Some(self)
+    }
+
+    fn as_balloon(&self) -> Option<&dyn hv_common::Balloon> {
+        self.balloon.is_some().then_some(self as _)
+    }
+
+    fn metrics(&self) -> Metrics {
+        let devices = self.meters.iter().map(|(name, meter)| (name.clone(), meter.read())).collect();
+        Metrics { crossings: self.crossings(), devices, ..Metrics::default() }
+    }
+}
+
+impl hv_common::Balloon for Running {
+    fn set_target(&self, bytes: u64) -> Result<(), SandboxError> {
+        let memory: u64 = self.guest.memory_ranges().iter().map(|range| range.end - range.start).sum();
+        let refused = |what| Err(SandboxError { what, source: None });
+        match &self.balloon {
+            None => refused("the microVM has no balloon: start it with --balloon".into()),
+            Some(_) if bytes >= memory => refused(format!(
+                "a balloon of {bytes} bytes leaves nothing of the guest's {memory}; ask for less"
+            )),
+            Some(balloon) => {
+                balloon.set_target(bytes);
+                Ok(())
+            }
+        }
     }
 }
 

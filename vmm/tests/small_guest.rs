@@ -189,6 +189,7 @@ fn sandbox_error(kernel: File, boot_timeout: Option<Duration>) -> (StartError, D
         console: false,
         boot_timeout,
         network: vec![],
+        balloon: None,
         runtime_dir: dir.path().into(),
     };
     let image = tempfile::tempfile().unwrap();

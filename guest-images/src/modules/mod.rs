@@ -69,6 +69,9 @@ impl Feature {
     /// Beside it, what a guest needs that has a network device.
     pub const NETWORK: Feature = feature("virtio_net", "VIRTIO_NET", "drives the guest's network device");
 
+    /// Beside it, what a guest needs that gives memory back.
+    pub const BALLOON: Feature = feature("virtio_balloon", "VIRTIO_BALLOON", "gives memory back to the host");
+
     /// What a guest needs whose root is of this format.
     pub fn needed(format: Format, writable: bool) -> Vec<Feature> {
         let root = match format {

@@ -2,17 +2,20 @@
 //! the option, in one file for each group:
 //!
 //! - [`boot`]: kernel, command line, console.
+//! - [`memory`]: the balloon.
 //! - [`network`]: network devices.
 //!
 //! To add an option: a field in its group, and a line in that group's `OPTIONS`. To add a group: a file, a
 //! field in [`MachineArgs`], and its `OPTIONS` in [`options`]. A test finds what was forgotten.
 
 pub mod boot;
+pub mod memory;
 pub mod network;
 
 use clap::Args;
 
 pub use self::boot::BootArgs;
+pub use self::memory::MemoryArgs;
 pub use self::network::NetworkArgs;
 
 /// What only a microVM has, group by group.
@@ -21,6 +24,9 @@ pub struct MachineArgs {
     /// What it boots.
     #[command(flatten)]
     pub boot: BootArgs,
+    /// What becomes of memory that it does not use.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// What it is connected to.
     #[command(flatten)]
     pub network: NetworkArgs,
@@ -46,7 +52,7 @@ impl MachineOption {
 
 /// Every option that only a microVM takes.
 pub fn options() -> impl Iterator<Item = &'static MachineOption> {
-    [boot::OPTIONS, network::OPTIONS].into_iter().flatten()
+    [boot::OPTIONS, memory::OPTIONS, network::OPTIONS].into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Guest memory: where it is ([`layout`]), how it is mapped, and I/O straight on it ([`scatter`], and
-//! [`ranges`] for buffers that are kept).
+//! [`ranges`] for buffers that are kept), and how it goes back to the host ([`release`]).
 
 pub mod layout;
 pub mod ranges;
+pub mod release;
 pub mod scatter;
 
 use std::fs::File;

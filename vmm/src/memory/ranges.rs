@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
-
+use super::release::contains;
 use super::scatter::{MAX_SLICES, retry};
 use super::{GuestMemory, GuestSlice};
 
@@ -32,12 +31,11 @@ impl Ranges {
 
     /// Adds a slice at the end; false (and nothing is added) if it is not of this memory.
     pub fn push(&mut self, slice: &GuestSlice) -> bool {
-        let guard = slice.ptr_guard_mut();
-        let (at, len) = (guard.as_ptr() as usize, guard.len());
-        let inside = |from: usize, size: usize| at >= from && len <= size && at - from <= size - len;
-        if !self.memory.iter().any(|region| inside(region.as_ptr() as usize, region.len() as usize)) {
+        if !contains(&self.memory, slice) {
             return false;
         }
+        let guard = slice.ptr_guard_mut();
+        let len = guard.len();
         if len > 0 {
             self.ranges.push(libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: len });
             self.len += len;
@@ -122,7 +120,7 @@ impl Ranges {
 mod tests {
     use std::io::Write;
 
-    use vm_memory::{Bytes, GuestAddress};
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
     use super::*;
 

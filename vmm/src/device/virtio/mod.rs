@@ -40,6 +40,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod events;
@@ -58,6 +59,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hv_common::Counters;
 pub use interrupt::Interrupt;
 
 use crate::memory::GuestMemory;
@@ -84,6 +86,11 @@ pub trait VirtioDevice: Send {
 
     /// The whole configuration space. Transports deal with offsets and widths.
     fn config(&self) -> &[u8];
+
+    /// What it has done, to be read while it runs; None where nothing is counted.
+    fn meter(&self) -> Option<Arc<dyn Meter>> {
+        None
+    }
 
     /// The driver wrote to the configuration space; the bytes are within [`VirtioDevice::config`].
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
@@ -114,6 +121,12 @@ pub trait VirtioDevice: Send {
     /// The driver broke a queue or the device cannot go on: it is reset and marked `DEVICE_NEEDS_RESET`,
     /// and stays inactive until the driver initialises it again.
     fn handle(&mut self, event: Event) -> Result<Progress, DeviceError>;
+}
+
+/// What a device counts.
+pub trait Meter: Send + Sync {
+    /// Its numbers so far, by name.
+    fn read(&self) -> Counters;
 }
 
 /// What woke a device.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::device::virtio::Meter;
+
 /// A number that only grows, read from other threads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -44,5 +46,20 @@ impl Counters {
     pub(super) fn sent(&self, len: usize) {
         self.tx_frames.add(1);
         self.tx_bytes.add(len as u64);
+    }
+}
+
+impl Meter for Counters {
+    fn read(&self) -> hv_common::Counters {
+        [
+            ("rx_frames", &self.rx_frames),
+            ("rx_bytes", &self.rx_bytes),
+            ("rx_dropped", &self.rx_dropped),
+            ("tx_frames", &self.tx_frames),
+            ("tx_bytes", &self.tx_bytes),
+            ("tx_dropped", &self.tx_dropped),
+        ]
+        .map(|(name, counter)| (name.to_owned(), counter.get()))
+        .into()
     }
 }

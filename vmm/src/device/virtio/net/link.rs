@@ -9,7 +9,7 @@ use virtio_bindings::virtio_net as spec;
 use super::header;
 
 /// What a network device needs from whatever takes its frames. A read or write of a queue is one frame with
-/// a header of [`header::LEN`] bytes in front of it, and does not wait.
+/// a `virtio_net_hdr_v1` in front of it, and does not wait.
 pub trait Link: Send {
     /// One descriptor a queue pair; as many as long as it lives.
     fn queues(&self) -> &[File];

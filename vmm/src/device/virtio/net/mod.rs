@@ -1,7 +1,7 @@
 //! virtio-net: an Ethernet device whose other end is a tap of the host. Virtio 1.2, section 5.1.
 //!
-//! - [`link`]: the tap; [`settings`]: addresses; [`header`]: what stands in front of each frame, checked.
-//! - [`receive`]: host to guest; [`transmit`]: guest to host; [`control`]: how many queue pairs are used.
+//! - `link`: the tap; `settings`: addresses; `header`: what stands in front of each frame, checked.
+//! - `receive`: host to guest; `transmit`: guest to host; `control`: how many queue pairs are used.
 //!
 //! Frames go straight between guest memory and the tap, one system call each. Checksums and segmentation
 //! are left to whoever needs them: frames of 64 KiB pass as they are wherever both sides agree.
@@ -29,7 +29,7 @@ pub use settings::{BadMac, MAX_PAIRS, Mac, Nic};
 
 use super::queue::Virtqueue;
 use super::rate_limit::{Limits, RateLimiter};
-use super::{ActivateError, Activation, DeviceError, Event, Interrupt, Progress, VirtioDevice};
+use super::{ActivateError, Activation, DeviceError, Event, Interrupt, Meter, Progress, VirtioDevice};
 use crate::memory::GuestMemory;
 use receive::Receiver;
 use transmit::Transmitter;
@@ -126,11 +126,6 @@ impl Net {
         })
     }
 
-    /// What went through it, from now on as well.
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.counters)
-    }
-
     fn max_pairs(&self) -> usize {
         self.link.queues().len()
     }
@@ -225,6 +220,10 @@ impl VirtioDevice for Net {
 
     fn config(&self) -> &[u8] {
         &self.config
+    }
+
+    fn meter(&self) -> Option<Arc<dyn Meter>> {
+        Some(Arc::clone(&self.counters) as _)
     }
 
     fn activate(&mut self, mut activation: Activation) -> Result<(), ActivateError> {

@@ -89,7 +89,7 @@ fn device_with(pairs: usize, rx: Limits, tx: Limits) -> (Box<Net>, Host) {
     let link = Pairs { ours, asked: Arc::clone(&asked) };
     let settings = Settings { mac: MAC, mtu: 1500, rx, tx };
     let net = Box::new(Net::new("eth0", Box::new(link), &settings).unwrap());
-    let counters = net.counters();
+    let counters = Arc::clone(&net.counters);
     (net, Host { ends, asked, counters })
 }
 
