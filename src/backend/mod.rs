@@ -1,5 +1,6 @@
 //! The one place that names both kinds.
 
+mod disks;
 mod vm;
 
 use std::path::Path;

@@ -18,7 +18,7 @@ use hv_vmm::kvm::{self, Kvm};
 use hv_vmm::settings::Settings;
 use hv_vmm::{Machine, ProbeError, runs_guest_kernel_code};
 
-use super::Prepared;
+use super::{Prepared, disks};
 use crate::cli::MachineArgs;
 use crate::cli::machine::network::{Rate, TapArgs};
 use crate::cmd::check::{Row, State};
@@ -33,10 +33,11 @@ const INIT: &str = "hv-init";
 /// # Errors
 /// Something is not there, or cannot be used.
 pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
-    let MachineArgs { boot, memory, network } = args;
+    let MachineArgs { boot, memory, network, disk } = args;
     let balloon = check_balloon(memory.balloon, &spec.limits)?;
     // Said before anything expensive: without KVM the rest is of no use.
     Kvm::open()?;
+    let disks = disks::open(&disk.disk)?;
     let dirs = Dirs::of_this_user()?;
     let kernel = open_kernel(boot.kernel.as_deref(), &dirs)?;
     let mut steps = vec![format!("open the kernel {}", describe(&kernel))];
@@ -80,6 +81,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         boot_timeout: boot.boot_timeout.map(Duration::from_secs),
         network: nics,
         balloon,
+        disks,
         runtime_dir: runtime_dir.to_owned(),
     };
     Ok(Prepared { backend: Box::new(hv_vmm::Kvm::new(machine)), steps })

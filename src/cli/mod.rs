@@ -111,6 +111,7 @@ The kernel may be left out once `hv kernel install` has put one in the store.
 
 Example: hv vm --kernel vmlinuz --rootfs rootfs.img --memory 256M -- uname -a
          hv vm rootfs.img -t -- sh
+         hv vm rootfs.img --disk data.img,serial=DATA,iops=500 -- lsblk
          hv vm rootfs.img --net tap=tap0,ip=192.0.2.2/24,gw=192.0.2.1 -- ip addr";
 const CTR_EXAMPLES: &str = "\
 Example: hv ctr rootfs.img --memory 64M --cpus 0.5 -- uname -a

@@ -21,7 +21,7 @@ use crate::agent::{self, Agent, Listeners, Start};
 use crate::boot::cmdline::{self, command_line};
 use crate::device::serial::Console;
 use crate::device::virtio::balloon::{self, Balloon};
-use crate::device::virtio::block::{Block, Disk, DiskError};
+use crate::device::virtio::block::{self, Block, Disk, DiskError};
 use crate::device::virtio::net::{Net, Nic, TapError};
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::{self, Vsock};
@@ -34,6 +34,8 @@ use crate::settings::{self, Settings};
 
 /// The guest's vsock address; each machine has a device of its own, so all may have the same.
 const GUEST_CID: u32 = 3;
+/// What the root disk is called, by host and guest; no other disk may be.
+pub const ROOT_DISK: &str = "root";
 /// After this long without hv-init, the host is asked whether it can run a kernel at all.
 const DOUBT: Duration = Duration::from_millis(800);
 /// After hv-init is gone, how long its machine may take to end and say why; after the machine is gone,
@@ -59,8 +61,19 @@ pub struct Machine {
     pub network: Vec<Nic>,
     /// Bytes that its balloon asks it for from the start on; None: it has no balloon.
     pub balloon: Option<u64>,
+    /// Disks beside the root disk, in the order in which the guest finds them.
+    pub disks: Vec<AddedDisk>,
     /// A directory of this run alone (mode 0700), for the sockets between monitor and guest.
     pub runtime_dir: PathBuf,
+}
+
+/// A disk beside the root disk.
+#[derive(Debug, Clone)]
+pub struct AddedDisk {
+    /// What is read and written.
+    pub disk: Disk,
+    /// What it is called and how much it may do; the number of queues is the machine's.
+    pub settings: block::Settings,
 }
 
 /// Starts microVMs on the host's KVM.
@@ -80,6 +93,8 @@ enum Error {
     Disk(PathBuf, #[source] DiskError),
     #[error("{} is a directory: a microVM needs it packed into an image", .0.display())]
     Directory(PathBuf),
+    #[error("cannot make the disk {0:?}")]
+    Block(String, #[source] io::Error),
     #[error("cannot make the device vsock")]
     Vsock(#[from] vsock::ListenError),
     #[error("cannot make the balloon")]
@@ -110,7 +125,7 @@ impl Kvm {
         let command_line = command_line(&machine.cmdline)?;
         let listeners = Listeners::bind(&machine.runtime_dir, matches!(stdio, Stdio::Terminal))?;
         let console = Console::new(machine.console);
-        let Devices { virtio, balloon } = self.devices(spec.root)?;
+        let Devices { virtio, balloon } = self.devices(spec.root, settings.vcpus)?;
         let meters = virtio.iter().filter_map(|device| Some((device.name().to_owned(), device.meter()?)));
         let meters = meters.collect();
         let description = Description {
@@ -132,15 +147,28 @@ impl Kvm {
     }
 
     /// The virtio devices in the order in which the guest finds them: the root disk is the first.
-    fn devices(&self, root: Root) -> Result<Devices, Error> {
+    fn devices(&self, root: Root, queues: u8) -> Result<Devices, Error> {
         let (path, file, writable) = match root {
             Root::Disk { path, file, writable, .. } => (path, file, writable),
             Root::Directory { path, .. } => return Err(Error::Directory(path)),
         };
         let disk = Disk::new(file, !writable).map_err(|error| Error::Disk(path, error))?;
-        let vsock = Vsock::new(GUEST_CID, &agent::vsock_path(&self.machine.runtime_dir))?;
-        let mut virtio: Vec<Box<dyn VirtioDevice>> =
-            vec![Box::new(Block::new(disk, "root")), Box::new(vsock), Box::new(Rng::new())];
+        // One that is only read needs no thread: what is not in the host's memory comes in the background.
+        let settings = block::Settings {
+            id: ROOT_DISK.into(),
+            serial: ROOT_DISK.into(),
+            own_thread: writable,
+            ..block::Settings::default()
+        };
+        let root = AddedDisk { disk, settings };
+        let mut virtio: Vec<Box<dyn VirtioDevice>> = Vec::new();
+        for AddedDisk { disk, settings } in std::iter::once(&root).chain(&self.machine.disks).cloned() {
+            let id = settings.id.clone();
+            let block = Block::new(disk, block::Settings { queues, ..settings });
+            virtio.push(Box::new(block.map_err(|error| Error::Block(id, error))?));
+        }
+        virtio.push(Box::new(Vsock::new(GUEST_CID, &agent::vsock_path(&self.machine.runtime_dir))?));
+        virtio.push(Box::new(Rng::new()));
         for nic in &self.machine.network {
             virtio.push(Box::new(Net::open(nic)?));
         }
@@ -181,6 +209,10 @@ impl Backend for Kvm {
         }
         if let Some(size) = machine.balloon {
             plan.push(format!("a balloon that asks the guest for {} MiB", size >> 20));
+        }
+        for AddedDisk { disk, settings } in &machine.disks {
+            let access = if disk.read_only() { ", read-only" } else { "" };
+            plan.push(format!("disk {:?} of {} sectors{access}", settings.id, disk.sectors()));
         }
         plan.push(format!("listen for hv-init in {}", machine.runtime_dir.display()));
         plan.extend(Step::ALL.iter().map(Step::to_string));

@@ -1,4 +1,4 @@
-//! The one event loop of a machine: a thread that waits on all devices' events.
+//! Event loops: threads that wait on devices' events. One serves all devices but those that have their own.
 
 use std::io;
 use std::sync::Arc;
@@ -30,11 +30,11 @@ pub enum Error {
 }
 
 impl EventLoop {
-    /// Starts the thread with these subscribers; it passes `gate` between two events.
+    /// Starts a thread of this name with these subscribers; it passes `gate` between two events.
     ///
     /// # Errors
     /// The host gives no epoll instance, eventfd or thread.
-    pub fn start(subscribers: Vec<Subscriber>, gate: Gate) -> Result<EventLoop, Error> {
+    pub fn start(name: &str, subscribers: Vec<Subscriber>, gate: Gate) -> Result<EventLoop, Error> {
         // Few descriptors are ever ready at once; the default of 256 costs pages for nothing.
         let mut manager = EventManager::<Subscriber>::new_with_capacity(32).map_err(Error::Epoll)?;
         for subscriber in subscribers {
@@ -48,7 +48,7 @@ impl EventLoop {
                 gate.pass();
             }
         };
-        let thread = threads::spawn("events", run).map_err(Error::Thread)?;
+        let thread = threads::spawn(name, run).map_err(Error::Thread)?;
         Ok(EventLoop { remote, stop, thread: Some(thread) })
     }
 }

@@ -123,7 +123,8 @@ pub enum PauseError {
 /// Field order is drop order: first the threads that use the rest.
 pub struct Guest {
     vcpus: Vec<Running>,
-    events: EventLoop,
+    events: Vec<EventLoop>,
+    devices: Vec<Arc<dyn Device>>,
     gate: Gate,
     stats: Vec<Stats>,
     _vm: Vm,
@@ -169,12 +170,11 @@ impl Guest {
         let stats = vcpus.iter().filter_map(Vcpu::stats).collect();
         progress.begin(Step::StartEvents);
         let gate = Gate::default();
-        let subscribers = devices.iter().filter_map(|device| device.subscriber()).collect();
-        let events = EventLoop::start(subscribers, gate.clone())?;
+        let events = event_loops(&devices, &gate)?;
         progress.begin(Step::RunVcpus);
         let world = World { bus, ending: ending.clone(), gate: gate.clone(), timeline: timeline.clone() };
         let vcpus = run(vcpus, &world)?;
-        Ok(Guest { vcpus, events, gate, stats, _vm: vm, memory, ending, console })
+        Ok(Guest { vcpus, events, devices, gate, stats, _vm: vm, memory, ending, console })
     }
 
     /// How it ended, when it has.
@@ -200,8 +200,9 @@ impl Guest {
         }
         self.gate.close();
         self.vcpus.iter().for_each(Running::kick);
-        self.events.kick();
-        if self.gate.await_held(self.vcpus.len() + 1, PATIENCE) {
+        self.events.iter().for_each(EventLoop::kick);
+        if self.gate.await_held(self.vcpus.len() + self.events.len(), PATIENCE) {
+            self.devices.iter().for_each(|device| device.settle());
             return Ok(());
         }
         self.gate.open();
@@ -294,6 +295,22 @@ fn devices(
         devices.push(Arc::new(transport));
     }
     Ok(devices)
+}
+
+/// One loop for all devices, and one for each that asks for its own.
+fn event_loops(devices: &[Arc<dyn Device>], gate: &Gate) -> Result<Vec<EventLoop>, Error> {
+    let mut shared = Vec::new();
+    let mut loops = Vec::new();
+    for device in devices {
+        match device.subscriber() {
+            Some(subscriber) if device.own_thread() => {
+                loops.push(EventLoop::start(device.name(), vec![subscriber], gate.clone())?);
+            }
+            subscriber => shared.extend(subscriber),
+        }
+    }
+    loops.push(EventLoop::start("events", shared, gate.clone())?);
+    Ok(loops)
 }
 
 fn connect(vm: &Vm, devices: &[Arc<dyn Device>]) -> Result<Arc<Bus>, Error> {

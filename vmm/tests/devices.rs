@@ -30,7 +30,7 @@ mod vm {
     use hv_vmm::boot::cmdline::command_line;
     use hv_vmm::device::serial::Console;
     use hv_vmm::device::virtio::VirtioDevice;
-    use hv_vmm::device::virtio::block::{Block, Disk};
+    use hv_vmm::device::virtio::block::{self, Block, Disk};
     use hv_vmm::device::virtio::rng::Rng;
     use hv_vmm::device::virtio::vsock::Vsock;
     use hv_vmm::guest::{Description, Guest};
@@ -51,8 +51,8 @@ mod vm {
         let listeners = [1024, 1025, 1026].map(|port| listen(dir.path(), port));
         let console = Console::new(false);
         let virtio: Vec<Box<dyn VirtioDevice>> = vec![
-            Box::new(Block::new(Disk::new(read_only, true).unwrap(), "root")),
-            Box::new(Block::new(Disk::new(writable.try_clone().unwrap(), false).unwrap(), "data")),
+            block(Disk::new(read_only, true).unwrap(), "root"),
+            block(Disk::new(writable.try_clone().unwrap(), false).unwrap(), "data"),
             Box::new(Rng::new()),
             Box::new(Vsock::new(3, &dir.path().join("vsock")).unwrap()),
         ];
@@ -77,6 +77,11 @@ mod vm {
         drop(guest);
         host.join().unwrap();
         assert!(read_all(rewound(writable)) == pattern(DISK), "what the guest wrote");
+    }
+
+    fn block(disk: Disk, serial: &str) -> Box<Block> {
+        let settings = block::Settings { serial: serial.into(), ..block::Settings::default() };
+        Box::new(Block::new(disk, settings).unwrap())
     }
 
     /// The host's end of the streams.

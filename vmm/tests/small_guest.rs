@@ -190,6 +190,7 @@ fn sandbox_error(kernel: File, boot_timeout: Option<Duration>) -> (StartError, D
         boot_timeout,
         network: vec![],
         balloon: None,
+        disks: Vec::new(),
         runtime_dir: dir.path().into(),
     };
     let image = tempfile::tempfile().unwrap();

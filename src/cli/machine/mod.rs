@@ -3,18 +3,21 @@
 //!
 //! - [`boot`]: kernel, command line, console.
 //! - [`memory`]: the balloon.
+//! - [`disk`]: disks beside the image.
 //! - [`network`]: network devices.
 //!
 //! To add an option: a field in its group, and a line in that group's `OPTIONS`. To add a group: a file, a
 //! field in [`MachineArgs`], and its `OPTIONS` in [`options`]. A test finds what was forgotten.
 
 pub mod boot;
+pub mod disk;
 pub mod memory;
 pub mod network;
 
 use clap::Args;
 
 pub use self::boot::BootArgs;
+pub use self::disk::DiskArgs;
 pub use self::memory::MemoryArgs;
 pub use self::network::NetworkArgs;
 
@@ -27,6 +30,9 @@ pub struct MachineArgs {
     /// What becomes of memory that it does not use.
     #[command(flatten)]
     pub memory: MemoryArgs,
+    /// Its disks beside the image.
+    #[command(flatten)]
+    pub disk: DiskArgs,
     /// What it is connected to.
     #[command(flatten)]
     pub network: NetworkArgs,
@@ -52,7 +58,7 @@ impl MachineOption {
 
 /// Every option that only a microVM takes.
 pub fn options() -> impl Iterator<Item = &'static MachineOption> {
-    [boot::OPTIONS, memory::OPTIONS, network::OPTIONS].into_iter().flatten()
+    [boot::OPTIONS, memory::OPTIONS, disk::OPTIONS, network::OPTIONS].into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -124,6 +124,14 @@ pub trait Device: Send + Sync {
     /// Appends the AML by which the guest finds it; placed in the scope `\_SB`.
     fn aml(&self, _dsdt: &mut Vec<u8>) {}
 
+    /// Whether its subscriber gets an event loop, and so a thread, of its own.
+    fn own_thread(&self) -> bool {
+        false
+    }
+
+    /// Waits for I/O that is under way: nothing touches guest memory until its subscriber is called again.
+    fn settle(&self) {}
+
     /// What the event loop calls for it.
     fn subscriber(&self) -> Option<Subscriber> {
         None

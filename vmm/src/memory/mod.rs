@@ -1,9 +1,11 @@
-//! Guest memory: where it is ([`layout`]), how it is mapped, and I/O straight on it ([`scatter`], and
-//! [`ranges`] for buffers that are kept), and how it goes back to the host ([`release`]).
+//! Guest memory: where it is ([`layout`]), how it is mapped, and I/O straight on it: at once ([`scatter`], and
+//! [`ranges`] for buffers that are kept) or in the background ([`ring`]); and how it goes back to the host
+//! ([`release`]).
 
 pub mod layout;
 pub mod ranges;
 pub mod release;
+pub mod ring;
 pub mod scatter;
 
 use std::fs::File;

@@ -26,15 +26,32 @@ pub fn read_at(file: &File, slices: &[GuestSlice], offset: u64) -> io::Result<us
     retry(|| unsafe { libc::preadv(file.as_raw_fd(), vector.as_ptr(), vector.count(), offset) })
 }
 
-/// Writes guest memory to `file` at `offset`.
+/// As [`read_at`], of what is there without waiting for the medium.
 ///
 /// # Errors
-/// As `pwritev(2)`.
-pub fn write_at(file: &File, slices: &[GuestSlice], offset: u64) -> io::Result<usize> {
+/// As `preadv2(2)`; [`io::ErrorKind::WouldBlock`] when the first byte is not there, or the host cannot tell.
+pub fn read_cached_at(file: &File, slices: &[GuestSlice], offset: u64) -> io::Result<usize> {
     let offset = file_offset(offset)?;
     let vector = Vector::new(slices);
+    let (range, count, flags) = (vector.as_ptr(), vector.count(), libc::RWF_NOWAIT);
+    // SAFETY: the vector's ranges are valid for writes (see `Vector`); the kernel writes nothing else.
+    let result = retry(|| unsafe { libc::preadv2(file.as_raw_fd(), range, count, offset, flags) });
+    result.map_err(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => io::ErrorKind::WouldBlock.into(),
+        _ => error,
+    })
+}
+
+/// Writes guest memory to `file` at `offset`. With `durable`, what was written is on the medium on return.
+///
+/// # Errors
+/// As `pwritev2(2)`.
+pub fn write_at(file: &File, slices: &[GuestSlice], offset: u64, durable: bool) -> io::Result<usize> {
+    let offset = file_offset(offset)?;
+    let vector = Vector::new(slices);
+    let (range, count, flags) = (vector.as_ptr(), vector.count(), if durable { libc::RWF_DSYNC } else { 0 });
     // SAFETY: the vector's ranges are valid for reads (see `Vector`); the kernel only reads them.
-    retry(|| unsafe { libc::pwritev(file.as_raw_fd(), vector.as_ptr(), vector.count(), offset) })
+    retry(|| unsafe { libc::pwritev2(file.as_raw_fd(), range, count, offset, flags) })
 }
 
 /// Receives what is there from a stream socket into guest memory, without waiting. 0 is the end of the
@@ -163,7 +180,9 @@ mod tests {
         let mut bytes = [0; 5];
         memory.read_slice(&mut bytes, GuestAddress(0x200)).unwrap();
         assert_eq!(&bytes, b"45678");
-        assert_eq!(write_at(&file, &slices, 8).unwrap(), 8);
+        assert_eq!(write_at(&file, &slices, 8, false).unwrap(), 8);
+        assert_eq!(write_at(&file, &slices, 8, true).unwrap(), 8);
+        assert_eq!(read_cached_at(&file, &slices, 8).unwrap(), 8, "what was just written is in memory");
         assert_eq!(read_at(&file, &slices, 100).unwrap(), 0, "end of file");
         assert!(read_at(&file, &slices, u64::MAX).is_err());
     }

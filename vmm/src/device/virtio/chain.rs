@@ -1,6 +1,6 @@
 //! A descriptor chain that has been validated: buffers in guest memory, still the guest's to change.
 
-use vm_memory::{GuestAddress, GuestMemoryBackend};
+use vm_memory::{Address, GuestAddress, GuestMemoryBackend};
 
 use crate::memory::{GuestMemory, GuestSlice};
 
@@ -23,6 +23,8 @@ pub struct Chain<'m> {
 pub struct Buffers<'m> {
     slices: Vec<GuestSlice<'m>>,
     len: usize,
+    /// Of the last byte, until the end is cut off.
+    last: Option<GuestAddress>,
 }
 
 impl<'m> Buffers<'m> {
@@ -32,6 +34,10 @@ impl<'m> Buffers<'m> {
         for slice in memory.get_slices(address, len) {
             let Ok(slice) = slice else { return false };
             self.slices.push(slice);
+        }
+        if len > 0 {
+            // In guest memory, as was just found, so that this does not overflow.
+            self.last = Some(address.unchecked_add(len as u64 - 1));
         }
         self.len = total;
         true
@@ -52,6 +58,14 @@ impl<'m> Buffers<'m> {
         &self.slices
     }
 
+    /// Takes the last byte off, and says where it is in guest memory. None if there is none, or if the end was
+    /// cut off before.
+    pub fn take_last(&mut self) -> Option<GuestAddress> {
+        let last = self.last.take()?;
+        self.truncate(self.len - 1);
+        Some(last)
+    }
+
     /// Cuts off and returns what is behind the first `at` bytes; None (and nothing changed) if there are
     /// not that many.
     pub fn split_off(&mut self, at: usize) -> Option<Buffers<'m>> {
@@ -70,7 +84,8 @@ impl<'m> Buffers<'m> {
             rest[0] = tail;
         }
         self.len = at;
-        Some(Buffers { slices: rest, len: rest_len })
+        let last = if rest_len == 0 { None } else { self.last.take() };
+        Some(Buffers { slices: rest, len: rest_len, last })
     }
 
     /// Drops the first `count` bytes; all if there are not that many.
@@ -150,6 +165,19 @@ mod tests {
         assert_eq!(back[..0x20], [7; 0x20]);
         assert!(!buffers.push(&memory, GuestAddress(0x1ff0), 0x11), "over the end");
         assert!(!buffers.push(&memory, GuestAddress(u64::MAX), 2), "around");
+    }
+
+    #[test]
+    fn the_last_byte_has_an_address() {
+        let memory = memory();
+        let mut buffers = Buffers::default();
+        assert_eq!(buffers.take_last(), None);
+        assert!(buffers.push(&memory, GuestAddress(0x100), 8));
+        assert!(buffers.push(&memory, GuestAddress(0xff8), 16));
+        assert!(buffers.push(&memory, GuestAddress(0x200), 0));
+        buffers.advance(1);
+        assert_eq!(buffers.take_last(), Some(GuestAddress(0x1007)));
+        assert_eq!((buffers.len(), buffers.take_last()), (22, None));
     }
 
     #[test]

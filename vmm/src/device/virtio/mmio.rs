@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::events::Subscriber;
 use super::handshake::{Handshake, QueueSetup};
-use super::{Interrupt, VirtioDevice};
+use super::{Interrupt, VirtioDevice, lock};
 use crate::device::{self as machine, Device, Doorbell, Range};
 use crate::memory::{GuestMemory, layout};
 
@@ -159,6 +159,14 @@ impl Device for Transport {
 
     fn subscriber(&self) -> Option<machine::Subscriber> {
         Some(self.subscriber.clone())
+    }
+
+    fn own_thread(&self) -> bool {
+        lock(self.registers().handshake.device()).own_thread()
+    }
+
+    fn settle(&self) {
+        lock(self.registers().handshake.device()).settle();
     }
 
     /// `LNRO0005`, as Linux's virtio_mmio driver looks for it; the interrupt is edge triggered.

@@ -106,6 +106,14 @@ pub trait VirtioDevice: Send {
     /// touches guest memory after it returns. Also called when not active.
     fn reset(&mut self);
 
+    /// Waits for I/O that is under way, so that nothing touches guest memory until the next event is handled.
+    fn settle(&mut self) {}
+
+    /// Whether its events are served by a thread of its own: its I/O may take longer than others can wait.
+    fn own_thread(&self) -> bool {
+        false
+    }
+
     /// Descriptors, beside the queues' notifications, that the event loop watches for it, **edge
     /// triggered** and for reading. They stay open and the same as long as the device lives.
     fn sources(&self) -> Vec<RawFd> {

@@ -113,6 +113,14 @@ impl Virtqueue {
         if whole { Ok(Some(chain)) } else { Err(QueueError::Chain { head }) }
     }
 
+    /// How many chains the driver has made available that were not taken; more than the queue has entries from
+    /// a driver that lies.
+    pub fn waiting(&self, memory: &GuestMemory) -> u16 {
+        let available = self.queue.avail_idx(memory, Ordering::Acquire);
+        // A ring that cannot be read is found out by `pop`.
+        available.map_or(0, |available| available.0.wrapping_sub(self.queue.next_avail()))
+    }
+
     /// Gives back the chain that was just taken, to be taken again.
     pub fn undo_pop(&mut self) {
         self.queue.go_to_previous_position();

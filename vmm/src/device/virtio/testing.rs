@@ -1,6 +1,7 @@
 //! A driver for tests: rings in real guest memory, registers and event loop as a machine has them.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
 use proptest::prelude::*;
@@ -12,6 +13,8 @@ use super::mmio::{Place, QUEUE_NOTIFY, Transport};
 use crate::device::{Device, Subscriber};
 use crate::memory::GuestMemory;
 
+/// How long a device may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 pub const MEMORY: u64 = 64 << 20;
 const BUFFERS: u64 = 1 << 20;
 const NEXT: u16 = 1;
@@ -197,8 +200,27 @@ impl Rig {
     }
 
     pub fn kick(&mut self, queue: usize) {
-        self.write(QUEUE_NOTIFY, queue as u32);
+        self.kick_without_running(queue);
         self.run();
+    }
+
+    pub fn kick_without_running(&self, queue: usize) {
+        self.write(QUEUE_NOTIFY, queue as u32);
+    }
+
+    /// Runs the event loop once.
+    pub fn step(&mut self) {
+        self.events.run_with_timeout(0).unwrap();
+    }
+
+    /// Of what a device may write: used rings and buffers.
+    pub fn checksum(&self) -> u64 {
+        let mut bytes = vec![0; (2 * BUFFERS) as usize];
+        self.memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        bytes.chunks(8).fold(0, |sum, chunk| {
+            let word = chunk.iter().fold(0, |word: u64, byte| word << 8 | u64::from(*byte));
+            sum.rotate_left(7) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
     }
 
     /// Runs the event loop until nothing is left to do; fails when it never ends.
@@ -220,7 +242,19 @@ impl Rig {
     pub fn request(&mut self, queue: usize, buffers: &[Buffer]) -> Used {
         self.submit(queue, buffers);
         self.kick(queue);
-        self.used(queue).expect("the request was not answered")
+        self.answer(queue)
+    }
+
+    /// The next request that comes back; waits for what the device does in the background.
+    pub fn answer(&mut self, queue: usize) -> Used {
+        let start = Instant::now();
+        loop {
+            if let Some(used) = self.used(queue) {
+                return used;
+            }
+            assert!(start.elapsed() < PATIENCE, "the request was not answered");
+            self.events.run_with_timeout(100).unwrap();
+        }
     }
 
     /// The next request that came back.

@@ -1,10 +1,13 @@
-//! One request to a disk. Virtio 1.2, section 5.2.6.
+//! What a driver asks of a disk. Virtio 1.2, section 5.2.6.
+//!
+//! A request is read once and checked as a whole before any of it is carried out.
 
 use std::io;
 
 use virtio_bindings::virtio_blk as spec;
+use vm_memory::GuestAddress;
 
-use super::disk::{Disk, SECTOR};
+use super::disk::{Disk, Extent, SECTOR};
 use super::limits;
 use crate::device::virtio::chain::{Buffers, Chain};
 
@@ -14,7 +17,8 @@ const HEADER: usize = 16;
 const RANGE: usize = 16;
 
 /// Why a request is answered with an error.
-enum Refusal {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
     /// `VIRTIO_BLK_S_IOERR`: the request is wrong, or the host cannot do it now.
     Error,
     /// `VIRTIO_BLK_S_UNSUPP`.
@@ -30,86 +34,113 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// What requests are carried out on.
-pub struct Target<'d> {
-    /// The disk.
-    pub disk: &'d Disk,
-    /// Padded with zeros.
-    pub serial: &'d [u8; spec::VIRTIO_BLK_ID_BYTES as usize],
-    /// The driver cannot flush, so each write must be on the medium when it is answered.
-    pub write_through: bool,
+/// The status byte of an answer.
+pub fn status(result: Result<(), Refusal>) -> u8 {
+    let code = match result {
+        Ok(()) => spec::VIRTIO_BLK_S_OK,
+        Err(Refusal::Error) => spec::VIRTIO_BLK_S_IOERR,
+        Err(Refusal::Unsupported) => spec::VIRTIO_BLK_S_UNSUPP,
+    };
+    code as u8
 }
 
-impl Target<'_> {
-    /// Carries a request out and writes its status; how many bytes of the chain were written.
-    pub fn serve(&self, chain: Chain) -> u32 {
-        let Chain { mut readable, writable: mut data, .. } = chain;
-        // Without room for the status there is no way to answer.
-        let Some(status) = data.len().checked_sub(1).and_then(|at| data.split_off(at)) else { return 0 };
-        let (code, written) = match self.carry_out(&mut readable, data) {
-            Ok(written) => (spec::VIRTIO_BLK_S_OK, written + 1),
-            Err(Refusal::Error) => (spec::VIRTIO_BLK_S_IOERR, 0),
-            Err(Refusal::Unsupported) => (spec::VIRTIO_BLK_S_UNSUPP, 0),
-        };
-        status.copy_from(&[code as u8]);
-        written
+/// What is to be done.
+#[derive(Debug)]
+pub enum Request<'m> {
+    /// Fill the buffers from the disk.
+    Read(Extent, Buffers<'m>),
+    /// Write the buffers to the disk.
+    Write(Extent, Buffers<'m>),
+    /// Make what was written last.
+    Flush,
+    /// Tell the serial number.
+    Identify(Buffers<'m>),
+    /// Discard these ranges, or make them zero.
+    Clear(Vec<(Extent, Clear)>),
+}
+
+/// What becomes of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clear {
+    /// Nobody needs its content any more.
+    Discard,
+    /// It reads as zeros; with `release`, it need not keep its space.
+    Zero {
+        /// `VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP`.
+        release: bool,
+    },
+}
+
+/// A request, and where its status goes: None if the driver left no room for an answer.
+#[derive(Debug)]
+pub struct Asked<'m> {
+    /// The request, if it makes sense.
+    pub request: Result<Request<'m>, Refusal>,
+    /// Guest address of the status byte.
+    pub status: Option<GuestAddress>,
+}
+
+impl<'m> Asked<'m> {
+    /// Reads a chain.
+    pub fn read(disk: &Disk, chain: Chain<'m>) -> Asked<'m> {
+        let Chain { readable, writable: mut data, .. } = chain;
+        match data.take_last() {
+            Some(status) => Asked { request: parse(disk, readable, data), status: Some(status) },
+            None => Asked { request: Err(Refusal::Error), status: None },
+        }
     }
 
-    /// How many bytes of data were written to the guest.
-    fn carry_out(&self, readable: &mut Buffers, data: Buffers) -> Result<u32, Refusal> {
-        // The one time that the header is read.
-        let header: [u8; HEADER] = readable.take_array().ok_or(Refusal::Error)?;
-        let (kind, sector) = (u32_at(&header, 0), u64_at(&header, 8));
-        if readable.len().max(data.len()) > limits::REQUEST_BYTES {
-            return Err(Refusal::Error);
+    /// How many bytes of data are moved.
+    pub fn bytes(&self) -> usize {
+        match &self.request {
+            Ok(Request::Read(_, buffers) | Request::Write(_, buffers)) => buffers.len(),
+            _ => 0,
         }
-        let written = data.len() as u32;
-        match kind {
-            spec::VIRTIO_BLK_T_IN => {
-                let extent = self.disk.extent(sector, data.len() as u64).ok_or(Refusal::Error)?;
-                self.disk.read(extent, data)?;
-                return Ok(written);
-            }
-            spec::VIRTIO_BLK_T_OUT => {
-                let extent = self.disk.extent(sector, readable.len() as u64).ok_or(Refusal::Error)?;
-                self.disk.write(extent, readable.clone())?;
-                self.write_through()?;
-            }
-            spec::VIRTIO_BLK_T_FLUSH => self.disk.flush()?,
-            spec::VIRTIO_BLK_T_GET_ID => return Ok(data.copy_from(self.serial) as u32),
-            spec::VIRTIO_BLK_T_DISCARD | spec::VIRTIO_BLK_T_WRITE_ZEROES => self.clear(kind, readable)?,
+    }
+}
+
+fn parse<'m>(disk: &Disk, mut readable: Buffers<'m>, data: Buffers<'m>) -> Result<Request<'m>, Refusal> {
+    // The one time that the header is read.
+    let header: [u8; HEADER] = readable.take_array().ok_or(Refusal::Error)?;
+    let (kind, sector) = (u32_at(&header, 0), u64_at(&header, 8));
+    if readable.len().max(data.len()) > limits::REQUEST_BYTES {
+        return Err(Refusal::Error);
+    }
+    let extent = |bytes: usize| disk.extent(sector, bytes as u64).ok_or(Refusal::Error);
+    match kind {
+        spec::VIRTIO_BLK_T_IN => Ok(Request::Read(extent(data.len())?, data)),
+        spec::VIRTIO_BLK_T_OUT => {
+            disk.writable()?;
+            Ok(Request::Write(extent(readable.len())?, readable))
+        }
+        spec::VIRTIO_BLK_T_FLUSH => Ok(Request::Flush),
+        spec::VIRTIO_BLK_T_GET_ID => Ok(Request::Identify(data)),
+        spec::VIRTIO_BLK_T_DISCARD | spec::VIRTIO_BLK_T_WRITE_ZEROES => {
+            disk.writable()?;
+            ranges(disk, kind == spec::VIRTIO_BLK_T_DISCARD, readable)
+        }
+        _ => Err(Refusal::Unsupported),
+    }
+}
+
+fn ranges<'m>(disk: &Disk, discard: bool, mut ranges: Buffers<'m>) -> Result<Request<'m>, Refusal> {
+    let count = ranges.len() / RANGE;
+    if count == 0 || count > limits::CLEAR_RANGES || !ranges.len().is_multiple_of(RANGE) {
+        return Err(Refusal::Error);
+    }
+    let mut all = Vec::with_capacity(count);
+    while let Some(range) = ranges.take_array::<RANGE>() {
+        let (sector, sectors, flags) = (u64_at(&range, 0), u32_at(&range, 8), u32_at(&range, 12));
+        let clear = match (discard, flags) {
+            (true, 0) => Clear::Discard,
+            (false, 0) => Clear::Zero { release: false },
+            (false, spec::VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP) => Clear::Zero { release: true },
             _ => return Err(Refusal::Unsupported),
-        }
-        Ok(0)
+        };
+        let extent = disk.extent(sector, u64::from(sectors) * SECTOR);
+        all.push((extent.filter(|_| sectors <= limits::CLEAR_SECTORS).ok_or(Refusal::Error)?, clear));
     }
-
-    fn write_through(&self) -> io::Result<()> {
-        if self.write_through { self.disk.flush() } else { Ok(()) }
-    }
-
-    /// Discards ranges, or makes them zero. All are checked before the first is touched.
-    fn clear(&self, kind: u32, ranges: &mut Buffers) -> Result<(), Refusal> {
-        let count = ranges.len() / RANGE;
-        if count == 0 || count > limits::CLEAR_RANGES || !ranges.len().is_multiple_of(RANGE) {
-            return Err(Refusal::Error);
-        }
-        let mut extents = Vec::with_capacity(count);
-        while let Some(range) = ranges.take_array::<RANGE>() {
-            let (sector, sectors, flags) = (u64_at(&range, 0), u32_at(&range, 8), u32_at(&range, 12));
-            let zeroes = kind == spec::VIRTIO_BLK_T_WRITE_ZEROES;
-            let allowed = if zeroes { spec::VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP } else { 0 };
-            if flags & !allowed != 0 {
-                return Err(Refusal::Unsupported);
-            }
-            let extent = self.disk.extent(sector, u64::from(sectors) * SECTOR);
-            let extent = extent.filter(|_| sectors <= limits::CLEAR_SECTORS).ok_or(Refusal::Error)?;
-            extents.push((extent, zeroes && flags == 0));
-        }
-        for (extent, keep_space) in extents {
-            if keep_space { self.disk.zero(extent)? } else { self.disk.discard(extent)? }
-        }
-        Ok(self.write_through()?)
-    }
+    Ok(Request::Clear(all))
 }
 
 fn u32_at(bytes: &[u8; 16], at: usize) -> u32 {
