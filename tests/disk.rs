@@ -58,8 +58,8 @@ mod vm {
         let before = fs::metadata(&data).unwrap().blocks();
         let script = "set -e
             cd /sys/block
-            echo vdb $(cat vdb/size vdb/serial vdb/ro vdb/queue/write_cache)
-            echo vdc $(cat vdc/size vdc/serial vdc/ro)
+            echo vdb $(cat vdb/size) $(cat vdb/serial) $(cat vdb/ro vdb/queue/write_cache)
+            echo vdc $(cat vdc/size) $(cat vdc/serial) $(cat vdc/ro)
             head -c 3 /dev/vdb; echo; head -c 3 /dev/vdc; echo
             printf xyz | dd of=/dev/vdb bs=512 seek=8192 conv=fsync 2>/dev/null
             if printf xyz | dd of=/dev/vdc conv=notrunc 2>/dev/null; then echo vdc was written; fi
