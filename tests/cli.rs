@@ -65,13 +65,16 @@ fn what_is_mistyped_is_hvs_own_failure() {
 #[test]
 fn a_container_refuses_what_only_a_microvm_has_and_says_why() {
     let image = directory();
-    let options: [&[&str]; 6] = [
+    let options: [&[&str]; 9] = [
         &["--kernel", "vmlinux"],
         &["--cmdline", "quiet"],
         &["--initrd", "initrd"],
         &["--modules", "/lib/modules"],
         &["--console"],
         &["--boot-timeout", "5"],
+        &["--cpu-pin", "0"],
+        &["--cpu-template", "portable"],
+        &["--hugepages"],
     ];
     for option in options {
         let said = refused(&[&["ctr", &image], option].concat());

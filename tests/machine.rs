@@ -3,9 +3,11 @@
 mod support;
 
 mod vm {
+    use std::io::{Seek, Write};
+
     use hv_common::Kind;
 
-    use super::support::{Finished, finish, shell, unavailable};
+    use super::support::{Finished, Running, finish, shell, unavailable};
 
     /// Runs a script in a microVM with these options; None where none can run.
     fn run(options: &[&str], script: &str) -> Option<Finished> {
@@ -48,5 +50,101 @@ mod vm {
             assert!(text.contains(range), "{text}");
         }
         assert!(text.ends_with("\n4\n"), "{text}");
+    }
+
+    #[test]
+    fn a_portable_processor_is_not_the_hosts() {
+        let options = ["--cpu-template", "portable", "--cpus", "2"];
+        let script = "grep -E '^(model name|flags)' /proc/cpuinfo | sort -u; nproc";
+        let Some(done) = run(&options, script) else { return };
+        let text = done.expect(0).text();
+        let flags: Vec<&str> =
+            text.lines().find(|line| line.starts_with("flags")).unwrap().split(' ').collect();
+        for flag in ["sse4_2", "popcnt", "cx16", "smep", "smap", "lm", "nx"] {
+            assert!(flags.contains(&flag), "no {flag} in {text}");
+        }
+        for flag in ["avx", "xsave", "rdrand", "topoext"] {
+            assert!(!flags.contains(&flag), "{flag} in {text}");
+        }
+        assert!(text.contains("model name\t: hv portable processor, x86-64-v2\n"), "{text}");
+        assert!(text.ends_with("\n2\n"), "{text}");
+    }
+
+    #[test]
+    fn a_template_of_the_users_own() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut write = |text: &str| {
+            file.as_file_mut().set_len(0).unwrap();
+            file.rewind().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        // SSE4.2 is bit 20 of ECX of leaf 1; bit 31 of EAX of leaf 7 is nothing that a processor has.
+        write(r#"{"cpuid":[{"leaf":"0x1","register":"ecx","keep":"0xffefffff","require":"0x100000"}]}"#);
+        let path = file.path().to_str().unwrap().to_owned();
+        let Some(done) =
+            run(&["--cpu-template", &path], "grep -c sse4_2 /proc/cpuinfo; grep -c sse4_1 /proc/cpuinfo")
+        else {
+            return;
+        };
+        assert_eq!(done.expect(0).text(), "0\n1\n");
+        let mut file = std::fs::File::create(&path).unwrap();
+        file.write_all(br#"{"cpuid":[{"leaf":"0x7","register":"eax","require":"0x80000000"}]}"#).unwrap();
+        let refused = run(&["--cpu-template", &path], "true").unwrap().expect(125);
+        assert!(
+            refused.stderr.contains("leaf 0x7, index 0, register eax lacks the bits 0x80000000"),
+            "{}",
+            refused.stderr
+        );
+    }
+
+    #[test]
+    fn each_vcpu_stays_on_its_processor() {
+        if let Some(reason) = unavailable(Kind::Vm) {
+            return println!("skipped: {reason}");
+        }
+        let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+        let ours: Vec<String> =
+            (0..1024).filter(|cpu| allowed.is_set(*cpu)).map(|cpu| cpu.to_string()).collect();
+        let pins = [ours[ours.len() - 1].as_str(), &ours[0]];
+        let list = pins.join(",");
+        let options = ["--cpus", "2", "--cpu-pin", &list];
+        let mut running = Running::start(shell(Kind::Vm, &options, "echo ready; read -r line"));
+        running.wait_for("ready");
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", running.pid().as_raw_pid())).unwrap();
+        let mut found: Vec<(String, String)> = Vec::new();
+        for task in tasks.flatten() {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+            let field = |name: &str| {
+                status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+            };
+            if field("Name:").starts_with("vcpu") {
+                found.push((field("Name:"), field("Cpus_allowed_list:")));
+            }
+        }
+        found.sort();
+        assert_eq!(found, [("vcpu0".into(), pins[0].into()), ("vcpu1".into(), pins[1].into())]);
+        running.write(b"end\n");
+        running.finish().expect(0);
+    }
+
+    #[test]
+    fn memory_of_huge_pages() {
+        const KNOB: &str = "/proc/sys/vm/nr_hugepages";
+        let before = std::fs::read_to_string(KNOB).unwrap();
+        if !rustix::process::geteuid().is_root() || before.trim() != "0" {
+            return println!("skipped: changes the host's pool of huge pages, which must be empty");
+        }
+        let options = ["--memory", "128M", "--hugepages"];
+        let Some(done) = run(&options, "true") else { return };
+        let done = done.expect(125);
+        assert!(
+            done.stderr.contains("needs 64 huge pages of 2 MiB") && done.stderr.contains(KNOB),
+            "{}",
+            done.stderr
+        );
+        std::fs::write(KNOB, "64").unwrap();
+        let done = run(&options, "grep MemTotal /proc/meminfo").unwrap();
+        std::fs::write(KNOB, before).unwrap();
+        assert!(done.expect(0).text().contains("MemTotal"));
     }
 }

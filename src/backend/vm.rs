@@ -12,15 +12,19 @@ use hv_image::kernel::{self, Kernel};
 use hv_image::modules::{self, Feature, Module};
 use hv_image::store::Store;
 use hv_image::{erofs, initramfs};
+use hv_vmm::arch::x86_64::template::{self, CpuTemplate};
 use hv_vmm::device::virtio::net::{Mac, Nic};
 use hv_vmm::device::virtio::rate_limit;
+use hv_vmm::hardware::Hardware;
 use hv_vmm::kvm::{self, Kvm};
+use hv_vmm::memory::huge::HugePage;
 use hv_vmm::settings::Settings;
 use hv_vmm::{Machine, ProbeError, runs_guest_kernel_code};
 
 use super::{Prepared, disks};
 use crate::cli::MachineArgs;
 use crate::cli::machine::network::{Rate, TapArgs};
+use crate::cli::machine::{CpuTemplateArg, HardwareArgs, HugePageArg};
 use crate::cmd::check::{Row, State};
 use crate::error::{Failure, Result, chain};
 use crate::size::Bytes;
@@ -33,7 +37,7 @@ const INIT: &str = "hv-init";
 /// # Errors
 /// Something is not there, or cannot be used.
 pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
-    let MachineArgs { boot, memory, network, disk } = args;
+    let MachineArgs { boot, hardware, memory, network, disk } = args;
     let balloon = check_balloon(memory.balloon, &spec.limits)?;
     // Said before anything expensive: without KVM the rest is of no use.
     Kvm::open()?;
@@ -79,6 +83,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         cmdline: boot.cmdline.clone().unwrap_or_default(),
         console: boot.console,
         boot_timeout: boot.boot_timeout.map(Duration::from_secs),
+        hardware: hardware_of(hardware)?,
         network: nics,
         balloon,
         disks,
@@ -98,6 +103,21 @@ fn check_balloon(size: Option<u64>, limits: &Limits) -> Result<Option<u64>> {
         ))),
         size => Ok(size),
     }
+}
+
+/// Processors and pages, a CPU template's file read.
+fn hardware_of(args: &HardwareArgs) -> Result<Hardware> {
+    let template = match &args.cpu_template {
+        CpuTemplateArg::Host => CpuTemplate::Host,
+        CpuTemplateArg::Portable => CpuTemplate::Portable,
+        CpuTemplateArg::File(path) => CpuTemplate::Custom(template::file::read(path)?),
+    };
+    let huge_pages = args.hugepages.map(|size| match size {
+        HugePageArg::Size2M => HugePage::Size2M,
+        HugePageArg::Size1G => HugePage::Size1G,
+    });
+    let pins = args.cpu_pin.as_ref().map_or_else(Vec::new, |list| list.0.clone());
+    Ok(Hardware { template, pins, huge_pages })
 }
 
 /// The device of this number that `args` ask for.

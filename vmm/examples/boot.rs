@@ -11,6 +11,7 @@ use hv_common::{Limits, Phase, Timeline};
 use hv_vmm::boot::cmdline::command_line;
 use hv_vmm::device::serial::Console;
 use hv_vmm::guest::{Description, Guest};
+use hv_vmm::hardware::Hardware;
 use hv_vmm::recipe::Progress;
 use hv_vmm::settings::Settings;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -34,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         initramfs: &std::fs::read(initramfs)?,
         command_line: &command_line(&rest.get(2..).unwrap_or_default().join(" "))?,
         settings: Settings::new(&limits)?,
+        hardware: &Hardware::default(),
         console: Console::new(true),
         virtio: Vec::new(),
     };

@@ -28,6 +28,7 @@ use crate::device::virtio::vsock::{self, Vsock};
 use crate::device::virtio::{Meter, VirtioDevice};
 use crate::failure::Evidence;
 use crate::guest::{self, Description, Guest};
+use crate::hardware::{self, Hardware};
 use crate::probe::{self, ProbeError};
 use crate::recipe::{Progress, Step};
 use crate::settings::{self, Settings};
@@ -57,6 +58,8 @@ pub struct Machine {
     pub console: bool,
     /// A guest that has not started its workload after this long is ended. None: it may take for ever.
     pub boot_timeout: Option<Duration>,
+    /// Processors and pages.
+    pub hardware: Hardware,
     /// Its network devices, in the order in which the guest finds them.
     pub network: Vec<Nic>,
     /// Bytes that its balloon asks it for from the start on; None: it has no balloon.
@@ -87,6 +90,8 @@ pub struct Kvm {
 enum Error {
     #[error(transparent)]
     Settings(#[from] settings::Error),
+    #[error(transparent)]
+    Hardware(#[from] hardware::Error),
     #[error(transparent)]
     CommandLine(#[from] cmdline::Error),
     #[error("cannot use the image {}", .0.display())]
@@ -122,6 +127,7 @@ impl Kvm {
     fn try_start(&self, spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Running, Error> {
         let machine = &self.machine;
         let settings = Settings::new(&spec.limits)?;
+        machine.hardware.check(&settings)?;
         let command_line = command_line(&machine.cmdline)?;
         let listeners = Listeners::bind(&machine.runtime_dir, matches!(stdio, Stdio::Terminal))?;
         let console = Console::new(machine.console);
@@ -134,6 +140,7 @@ impl Kvm {
             initramfs: &machine.initramfs,
             command_line: &command_line,
             settings,
+            hardware: &machine.hardware,
             console: console.clone(),
             virtio,
         };

@@ -16,6 +16,13 @@ pub enum End {
     PowerOff,
     /// The guest's kernel said that it has panicked.
     Panic,
+    /// The host's processor of a vCPU was taken away before the start.
+    Pin {
+        /// Which.
+        cpu: usize,
+        /// Why it cannot be used.
+        errno: i32,
+    },
     /// Triple fault: the processor gave up.
     TripleFault,
     /// KVM met an instruction that it had to emulate and cannot.
@@ -41,6 +48,10 @@ impl fmt::Display for End {
             End::Reset => write!(f, "the guest reset its machine"),
             End::PowerOff => write!(f, "the guest switched its machine off"),
             End::Panic => write!(f, "the guest's kernel panicked"),
+            End::Pin { cpu, errno } => {
+                let why = io::Error::from_raw_os_error(*errno);
+                write!(f, "a vCPU cannot stay on the host's processor {cpu}: {why}")
+            }
             End::TripleFault => write!(f, "the guest's processor stopped with a triple fault"),
             End::Emulation { rip, bytes } => {
                 write!(f, "KVM cannot emulate the guest's instruction at {rip:#x} (")?;

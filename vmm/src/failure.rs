@@ -37,7 +37,16 @@ impl Evidence<'_> {
         let what = match (self.end, panic_line(&console)) {
             (Some(End::Emulation { .. }), _) => not_native(),
             (None, _) if self.probe.is_some() => not_native(),
-            (Some(end @ (End::Internal(_) | End::FailedEntry(_) | End::Run(_) | End::Unknown(_))), _) => {
+            (
+                Some(
+                    end @ (End::Pin { .. }
+                    | End::Internal(_)
+                    | End::FailedEntry(_)
+                    | End::Run(_)
+                    | End::Unknown(_)),
+                ),
+                _,
+            ) => {
                 format!("{end}; `hv check` shows what this host's KVM can do{}", last_lines(&console))
             }
             (_, Some(panic)) => format!("the guest kernel panicked: {panic}{}", last_lines(&console)),

@@ -27,6 +27,7 @@ use crate::device::virtio::mmio::{Place, Transport};
 use crate::end::{End, Ending};
 use crate::event_loop::{self, EventLoop};
 use crate::gate::Gate;
+use crate::hardware::Hardware;
 use crate::kvm::stats::Stats;
 use crate::kvm::vcpu::{Running, Vcpu, World};
 use crate::kvm::vm::Vm;
@@ -51,6 +52,8 @@ pub struct Description<'a> {
     pub command_line: &'a str,
     /// Memory and vCPUs.
     pub settings: Settings,
+    /// Processors and pages.
+    pub hardware: &'a Hardware,
     /// Where the serial console writes.
     pub console: Console,
     /// Virtio devices, in the order in which the guest finds them.
@@ -66,6 +69,9 @@ pub enum Error {
     /// No memory.
     #[error(transparent)]
     Memory(#[from] memory::MapError),
+    /// No huge pages.
+    #[error(transparent)]
+    HugePages(#[from] memory::huge::Error),
     /// No kernel.
     #[error("cannot load the kernel {}", path.display())]
     Kernel {
@@ -92,7 +98,7 @@ pub enum Error {
     Acpi(#[from] acpi::TooLong),
     /// CPUID.
     #[error(transparent)]
-    Cpuid(#[from] cpuid::TooManyLeaves),
+    Cpuid(#[from] cpuid::Error),
     /// Guest memory ends early; the layout makes sure that it does not.
     #[error("cannot write to guest memory")]
     Write(#[from] GuestMemoryError),
@@ -143,14 +149,17 @@ impl Guest {
         timeline: &Timeline,
         progress: &mut Progress,
     ) -> Result<Guest, Error> {
-        let Description { settings, .. } = description;
+        let Description { settings, hardware, .. } = description;
         grow_descriptor_table();
         progress.begin(Step::OpenKvm);
         let kvm = Kvm::open()?;
         progress.begin(Step::CreateVm);
         let mut vm = Vm::new(&kvm)?;
         progress.begin(Step::MapMemory);
-        let memory = memory::map(settings.memory)?;
+        let memory = match hardware.huge_pages {
+            Some(page) => memory::huge::map(settings.memory, page)?,
+            None => memory::map(settings.memory)?,
+        };
         vm.set_memory(&memory)?;
         progress.begin(Step::LoadKernel);
         let kernel = load_kernel(&description, &memory)?;
@@ -166,7 +175,7 @@ impl Guest {
         let placement = Placement { memory: settings.memory, command_line: command_line.len(), initramfs };
         write_tables(&memory, &placement, command_line, &acpi::tables(settings.vcpus, &devices)?)?;
         progress.begin(Step::CreateVcpus);
-        let vcpus = create_vcpus(&kvm, &vm, settings.vcpus, kernel.entry)?;
+        let vcpus = create_vcpus(&kvm, &vm, settings.vcpus, hardware, kernel.entry)?;
         let stats = vcpus.iter().filter_map(Vcpu::stats).collect();
         progress.begin(Step::StartEvents);
         let gate = Gate::default();
@@ -336,12 +345,17 @@ fn write_tables(
 }
 
 /// vCPU 0 stands at the kernel's entry; the others wait for it to start them.
-fn create_vcpus(kvm: &Kvm, vm: &Vm, count: u8, entry: u64) -> Result<Vec<Vcpu>, Error> {
-    let vcpus = (0..count).map(|id| Vcpu::new(vm, id)).collect::<Result<Vec<_>, _>>()?;
+fn create_vcpus(kvm: &Kvm, vm: &Vm, count: u8, hardware: &Hardware, entry: u64) -> Result<Vec<Vcpu>, Error> {
+    let mut vcpus = (0..count).map(|id| Vcpu::new(vm, id)).collect::<Result<Vec<_>, _>>()?;
     let tsc_khz = vcpus.first().and_then(Vcpu::tsc_khz);
-    let template = cpuid::Template::new(&kvm.supported_cpuid()?, count, tsc_khz);
-    let msrs = msrs::boot();
-    for (id, vcpu) in (0..).zip(&vcpus) {
+    let template = cpuid::Template::new(&kvm.supported_cpuid()?, count, tsc_khz, &hardware.template);
+    let template = template.map_err(cpuid::Error::from)?;
+    let msrs = msrs::boot(hardware.template.msrs());
+    for (id, vcpu) in (0..).zip(&mut vcpus) {
+        if let Some(cpu) = hardware.pin(id) {
+            vcpu.pin(cpu);
+        }
+        // CPUID first: KVM looks there which registers a guest has.
         vcpu.set_cpuid(&template.of(id)?)?;
         vcpu.set_msrs(&msrs)?;
         if id == 0 {

@@ -7,7 +7,7 @@
 //! - [`gate`]: how all of a machine's threads are held.
 //! - [`kvm`]: the ioctls; [`arch`]: a processor's state before its first instruction; [`end`]: how a machine ended.
 //! - [`boot`]: what stands in memory before the first instruction; [`acpi`]: the tables that describe the machine.
-//! - [`guest`]: a machine from its description to its running vCPUs, in the order of [`recipe`]; [`settings`]: its size.
+//! - [`hardware`]: what a machine is built on; [`guest`]: a machine from its description to its running vCPUs, in the order of [`recipe`]; [`settings`]: its size.
 //! - [`agent`]: the monitor's side of hv-init; [`failure`]: why a guest gave no result; [`backend`]: a spec to a sandbox.
 //! - [`probe`]: whether this host's KVM runs a guest kernel natively.
 //!
@@ -37,6 +37,8 @@ pub mod failure;
 pub mod gate;
 #[forbid(unsafe_code)]
 pub mod guest;
+#[forbid(unsafe_code)]
+pub mod hardware;
 pub mod kvm;
 pub mod memory;
 #[forbid(unsafe_code)]

@@ -34,6 +34,7 @@ mod vm {
     use hv_vmm::device::virtio::rng::Rng;
     use hv_vmm::device::virtio::vsock::Vsock;
     use hv_vmm::guest::{Description, Guest};
+    use hv_vmm::hardware::Hardware;
     use hv_vmm::recipe::Progress;
     use hv_vmm::settings::Settings;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -63,6 +64,7 @@ mod vm {
             initramfs: &initramfs(),
             command_line: &command_line("-- guest::role --exact --ignored --nocapture").unwrap(),
             settings: Settings::new(&limits).unwrap(),
+            hardware: &Hardware::default(),
             console: console.clone(),
             virtio,
         };

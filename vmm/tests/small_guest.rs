@@ -12,6 +12,7 @@ use hv_vmm::boot::cmdline::command_line;
 use hv_vmm::device::serial::Console;
 use hv_vmm::end::End;
 use hv_vmm::guest::{Description, Guest};
+use hv_vmm::hardware::Hardware;
 use hv_vmm::recipe::{Progress, Step};
 use hv_vmm::settings::Settings;
 use hv_vmm::{Kvm, Machine, ProbeError, runs_guest_kernel_code};
@@ -81,6 +82,7 @@ fn start(code: &[u8], vcpus: u32) -> Run {
         initramfs: b"not really one",
         command_line: &command_line("").unwrap(),
         settings: Settings::new(&limits).unwrap(),
+        hardware: &Hardware::default(),
         console: console.clone(),
         virtio: Vec::new(),
     };
@@ -188,6 +190,7 @@ fn sandbox_error(kernel: File, boot_timeout: Option<Duration>) -> (StartError, D
         cmdline: String::new(),
         console: false,
         boot_timeout,
+        hardware: Hardware::default(),
         network: vec![],
         balloon: None,
         disks: Vec::new(),

@@ -4,6 +4,7 @@
 //! - [`boot`]: kernel, command line, console.
 //! - [`memory`]: the balloon.
 //! - [`disk`]: disks beside the image.
+//! - [`hardware`]: processors and pages.
 //! - [`network`]: network devices.
 //!
 //! To add an option: a field in its group, and a line in that group's `OPTIONS`. To add a group: a file, a
@@ -11,6 +12,7 @@
 
 pub mod boot;
 pub mod disk;
+pub mod hardware;
 pub mod memory;
 pub mod network;
 
@@ -18,6 +20,7 @@ use clap::Args;
 
 pub use self::boot::BootArgs;
 pub use self::disk::DiskArgs;
+pub use self::hardware::{CpuTemplateArg, HardwareArgs, HugePageArg};
 pub use self::memory::MemoryArgs;
 pub use self::network::NetworkArgs;
 
@@ -33,6 +36,9 @@ pub struct MachineArgs {
     /// Its disks beside the image.
     #[command(flatten)]
     pub disk: DiskArgs,
+    /// What it is built on.
+    #[command(flatten)]
+    pub hardware: HardwareArgs,
     /// What it is connected to.
     #[command(flatten)]
     pub network: NetworkArgs,
@@ -58,7 +64,7 @@ impl MachineOption {
 
 /// Every option that only a microVM takes.
 pub fn options() -> impl Iterator<Item = &'static MachineOption> {
-    [boot::OPTIONS, memory::OPTIONS, disk::OPTIONS, network::OPTIONS].into_iter().flatten()
+    [boot::OPTIONS, hardware::OPTIONS, memory::OPTIONS, disk::OPTIONS, network::OPTIONS].into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ impl Kernel {
     /// The file cannot be read or mapped, or has changed since [`Kernel::read`].
     pub fn load(&self, file: &File, memory: &GuestMemory) -> Result<(), Error> {
         for segment in &self.segments {
-            let mapped = segment.mappable();
+            let mapped = if memory::takes_files(memory) { segment.mappable() } else { 0 };
             if mapped > 0 {
                 memory::map_file(memory, segment.guest.start, file, segment.offset, mapped)
                     .map_err(Error::Map)?;

@@ -20,12 +20,14 @@ use crate::bus::Bus;
 use crate::device::Space;
 use crate::end::{End, Ending};
 use crate::gate::Gate;
+use crate::hardware::pin_this_thread;
 use crate::threads;
 
 /// A processor that does not run yet.
 pub struct Vcpu {
     fd: VcpuFd,
     id: u8,
+    pin: Option<usize>,
 }
 
 impl Vcpu {
@@ -34,7 +36,12 @@ impl Vcpu {
     /// # Errors
     /// As the ioctl.
     pub fn new(vm: &Vm, id: u8) -> Result<Vcpu, Error> {
-        Ok(Vcpu { fd: vm.create_vcpu(id)?, id })
+        Ok(Vcpu { fd: vm.create_vcpu(id)?, id, pin: None })
+    }
+
+    /// Its thread will stay on this processor of the host.
+    pub fn pin(&mut self, cpu: usize) {
+        self.pin = Some(cpu);
     }
 
     /// The frequency of its time stamp counter in kHz, if the host's is stable.
@@ -59,7 +66,9 @@ impl Vcpu {
         if set == msrs.as_slice().len() {
             return Ok(());
         }
-        let source = io::Error::other(format!("it took only {set} of {}", msrs.as_slice().len()));
+        let refused = msrs.as_slice().get(set).map_or(0, |msr| msr.index);
+        let source =
+            io::Error::other(format!("the guest's processor has no register {refused:#x} of that value"));
         Err(Error::Ioctl { operation: "set a vCPU's model-specific registers", source })
     }
 
@@ -99,6 +108,11 @@ impl Vcpu {
     }
 
     fn run_until_end(mut self, world: &World, stop: &AtomicBool) {
+        if let Some(cpu) = self.pin
+            && let Err(error) = pin_this_thread(cpu)
+        {
+            world.ending.tell(End::Pin { cpu, errno: error.raw_os_error().unwrap_or(0) });
+        }
         let kickable = Kickable::new(&mut self.fd);
         if self.id == 0 {
             world.timeline.mark(Phase::Boundary);

@@ -1,7 +1,8 @@
-//! Guest memory: where it is ([`layout`]), how it is mapped, and I/O straight on it: at once ([`scatter`], and
-//! [`ranges`] for buffers that are kept) or in the background ([`ring`]); and how it goes back to the host
-//! ([`release`]).
+//! Guest memory: where it is ([`layout`]), how it is mapped (from the pool of huge pages: [`huge`]), and I/O
+//! straight on it: at once ([`scatter`], and [`ranges`] for buffers that are kept) or in the background ([`ring`]);
+//! and how it goes back to the host ([`release`]).
 
+pub mod huge;
 pub mod layout;
 pub mod ranges;
 pub mod release;
@@ -13,7 +14,9 @@ use std::io;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+};
 
 /// The size of a large page on x86-64.
 const LARGE_PAGE: usize = 2 << 20;
@@ -87,6 +90,11 @@ pub enum MapFileError {
     /// mmap(2).
     #[error("cannot map it")]
     Mmap(#[source] io::Error),
+}
+
+/// Whether files can be mapped into this memory: not into huge pages, of which no part can be replaced.
+pub fn takes_files(memory: &GuestMemory) -> bool {
+    memory.iter().all(|region| region.file_offset().is_none())
 }
 
 /// Lays `len` bytes of a file, from `offset`, over guest memory at `address`: the file's own pages, until

@@ -1,7 +1,9 @@
-//! What the guest's processors say of themselves: what KVM supports, with the topology of one socket
+//! What the guest's processors say of themselves: what KVM supports, or the CPU template has of it, with the topology of one socket
 //! of N cores, an identity for each core, and the frequencies that a guest would else have to measure.
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
+
+use super::template::{self, CpuTemplate, Missing, portable};
 
 /// Frequency of KVM's local APIC timer in kHz (APIC_BUS_CYCLE_NS of arch/x86/kvm/lapic.h).
 const APIC_KHZ: u32 = 1_000_000;
@@ -15,16 +17,31 @@ pub struct Template {
     entries: Vec<kvm_cpuid_entry2>,
 }
 
-/// CPUID has more leaves than KVM takes.
+/// A CPUID that this host cannot give.
 #[derive(Debug, thiserror::Error)]
-#[error("this host's CPUID has too many leaves for a guest")]
-pub struct TooManyLeaves;
+pub enum Error {
+    /// It has more leaves than KVM takes.
+    #[error("this host's CPUID has too many leaves for a guest")]
+    TooManyLeaves,
+    /// The template needs more.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+}
 
 impl Template {
     /// From what KVM supports, for `vcpus` (1 to 64) vCPUs whose time stamp counter has this frequency,
-    /// if it is known.
-    pub fn new(supported: &CpuId, vcpus: u8, tsc_khz: Option<u32>) -> Template {
-        let mut entries = supported.as_slice().to_vec();
+    /// if it is known. The CPU template decides what of it the guest sees.
+    ///
+    /// # Errors
+    /// The host lacks what the CPU template needs.
+    pub fn new(
+        supported: &CpuId,
+        vcpus: u8,
+        tsc_khz: Option<u32>,
+        cpu: &CpuTemplate,
+    ) -> Result<Template, Missing> {
+        let host = supported.as_slice();
+        let mut entries = if cpu.is_portable() { portable::reduce(host)? } else { host.to_vec() };
         // The host's own topology leaves describe the core that we happen to run on.
         entries.retain(|entry| !matches!(entry.function, 0xb | 0x1f | 0x8000_0026 | HYPERVISOR_FREQUENCIES));
         let intel = is_intel(&entries);
@@ -39,16 +56,17 @@ impl Template {
         if let Some(khz) = tsc_khz {
             set_frequencies(&mut entries, khz, intel);
         }
-        Template { entries }
+        template::change(&mut entries, host, cpu.changes())?;
+        Ok(Template { entries })
     }
 
     /// For the vCPU of this number, which is its APIC's identity too.
     ///
     /// # Errors
     /// Too many leaves.
-    pub fn of(&self, vcpu: u8) -> Result<CpuId, TooManyLeaves> {
+    pub fn of(&self, vcpu: u8) -> Result<CpuId, Error> {
         let id = u32::from(vcpu);
-        let mut cpuid = CpuId::from_entries(&self.entries).map_err(|_| TooManyLeaves)?;
+        let mut cpuid = CpuId::from_entries(&self.entries).map_err(|_| Error::TooManyLeaves)?;
         for entry in cpuid.as_mut_slice() {
             match entry.function {
                 0x1 => entry.ebx = entry.ebx & 0x00ff_ffff | id << 24,
@@ -174,6 +192,24 @@ mod tests {
         .unwrap()
     }
 
+    fn host_template(cores: u8, tsc_khz: Option<u32>) -> Template {
+        Template::new(&host(), cores, tsc_khz, &CpuTemplate::Host).unwrap()
+    }
+
+    #[test]
+    fn a_template_changes_what_is_left_of_the_host_but_not_the_topology() {
+        use super::template::{Change, Custom, Place, Register};
+        let place = |leaf, register| Place { leaf, index: 0, register };
+        let hide = |place| Change { place, keep: 0, set: 0, require: 0 };
+        let cpuid = vec![hide(place(0x8000_001e, Register::Eax)), hide(place(0x1, Register::Ecx))];
+        let cpu = CpuTemplate::Custom(Custom { cpuid, ..Custom::default() });
+        let cpuid = Template::new(&host(), 2, None, &cpu).unwrap().of(1).unwrap();
+        assert_eq!(find(&cpuid, 1, 0).ecx, 0);
+        assert_eq!(find(&cpuid, 0x8000_001e, 0).eax, 1, "the identity stays");
+        let lacking = Template::new(&host(), 1, None, &CpuTemplate::Portable).map(drop).unwrap_err();
+        assert_eq!(lacking.place, place(0x1, Register::Edx));
+    }
+
     fn find(cpuid: &CpuId, function: u32, index: u32) -> kvm_cpuid_entry2 {
         let found: Vec<_> = cpuid
             .as_slice()
@@ -187,7 +223,7 @@ mod tests {
     #[test]
     fn one_socket_of_n_cores() {
         for cores in [1u8, 2, 3, 4, 64] {
-            let template = Template::new(&host(), cores, None);
+            let template = host_template(cores, None);
             for vcpu in 0..cores {
                 let cpuid = template.of(vcpu).unwrap();
                 let (cores, vcpu) = (u32::from(cores), u32::from(vcpu));
@@ -214,19 +250,19 @@ mod tests {
 
     #[test]
     fn frequencies_are_told_when_known() {
-        let cpuid = Template::new(&host(), 1, Some(2_100_000)).of(0).unwrap();
+        let cpuid = host_template(1, Some(2_100_000)).of(0).unwrap();
         let leaf = find(&cpuid, 0x15, 0);
         let khz = u64::from(leaf.ecx) * u64::from(leaf.ebx) / u64::from(leaf.eax) / 1000;
         assert_eq!(khz, 2_100_000);
         assert_eq!(find(&cpuid, HYPERVISOR_FREQUENCIES, 0).eax, 2_100_000);
         assert_eq!(find(&cpuid, KVM_SIGNATURE, 0).eax, HYPERVISOR_FREQUENCIES);
-        let unknown = Template::new(&host(), 1, None).of(0).unwrap();
+        let unknown = host_template(1, None).of(0).unwrap();
         assert_eq!(find(&unknown, 0x15, 0).ebx, 168, "the host's own stays");
     }
 
     #[test]
     fn no_performance_counters() {
-        let cpuid = Template::new(&host(), 1, None).of(0).unwrap();
+        let cpuid = host_template(1, None).of(0).unwrap();
         let leaf = find(&cpuid, 0xa, 0);
         assert_eq!((leaf.eax, leaf.edx), (0, 0));
     }

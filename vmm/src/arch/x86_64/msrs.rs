@@ -2,6 +2,8 @@
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
 
+use super::template::Msr;
+
 /// IA32_MISC_ENABLE (Intel SDM volume 4, 0x1a0); bit 0: fast string instructions.
 const MISC_ENABLE: u32 = 0x1a0;
 const FAST_STRINGS: u64 = 1;
@@ -11,9 +13,16 @@ const MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_ENABLE: u64 = 1 << 11;
 const WRITE_BACK: u64 = 6;
 
-/// The registers to set, the same on every vCPU.
-pub fn boot() -> Msrs {
-    let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
-    let entries = [entry(MISC_ENABLE, FAST_STRINGS), entry(MTRR_DEF_TYPE, MTRR_ENABLE | WRITE_BACK)];
-    Msrs::from_entries(&entries).expect("two entries are fewer than the most there can be")
+/// More than this machine and a template together ever set; KVM takes 256 at once.
+const MOST: usize = 128;
+
+/// The registers to set, the same on every vCPU: the template's win.
+pub fn boot(template: &[Msr]) -> Msrs {
+    let own = [
+        Msr { index: MISC_ENABLE, value: FAST_STRINGS },
+        Msr { index: MTRR_DEF_TYPE, value: MTRR_ENABLE | WRITE_BACK },
+    ];
+    let entry = |msr: &Msr| kvm_msr_entry { index: msr.index, data: msr.value, ..Default::default() };
+    let entries: Vec<kvm_msr_entry> = own.iter().chain(template).take(MOST).map(entry).collect();
+    Msrs::from_entries(&entries).expect("they are fewer than the most there can be")
 }
