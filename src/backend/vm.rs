@@ -13,6 +13,7 @@ use hv_image::modules::{self, Feature, Module};
 use hv_image::store::Store;
 use hv_image::{erofs, initramfs};
 use hv_vmm::arch::x86_64::template::{self, CpuTemplate};
+use hv_vmm::device::virtio::TransportKind;
 use hv_vmm::device::virtio::net::{Mac, Nic};
 use hv_vmm::device::virtio::rate_limit;
 use hv_vmm::hardware::Hardware;
@@ -23,6 +24,7 @@ use hv_vmm::{Machine, ProbeError, runs_guest_kernel_code};
 
 use super::{Prepared, disks};
 use crate::cli::MachineArgs;
+use crate::cli::machine::devices::Transport;
 use crate::cli::machine::network::{Rate, TapArgs};
 use crate::cli::machine::{CpuTemplateArg, HardwareArgs, HugePageArg};
 use crate::cmd::check::{Row, State};
@@ -37,7 +39,7 @@ const INIT: &str = "hv-init";
 /// # Errors
 /// Something is not there, or cannot be used.
 pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
-    let MachineArgs { boot, hardware, memory, network, disk } = args;
+    let MachineArgs { boot, devices, hardware, memory, network, disk } = args;
     let balloon = check_balloon(memory.balloon, &spec.limits)?;
     // Said before anything expensive: without KVM the rest is of no use.
     Kvm::open()?;
@@ -51,7 +53,11 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
     };
     let (format, writable) = on_disk(&spec.root);
     let nics: Vec<Nic> = network.devices().enumerate().map(|(at, args)| nic(args, &spec.id, at)).collect();
-    let mut features = Feature::needed(format, writable);
+    let (transport, finds_devices) = match devices.transport {
+        None | Some(Transport::Mmio) => (TransportKind::Mmio, Feature::MMIO),
+        Some(Transport::Pci) => (TransportKind::Pci, Feature::PCI),
+    };
+    let mut features = Feature::needed(finds_devices, format, writable);
     if !nics.is_empty() {
         features.push(Feature::NETWORK);
     }
@@ -81,6 +87,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         kernel: kernel.elf,
         initramfs,
         cmdline: boot.cmdline.clone().unwrap_or_default(),
+        transport,
         console: boot.console,
         boot_timeout: boot.boot_timeout.map(Duration::from_secs),
         hardware: hardware_of(hardware)?,

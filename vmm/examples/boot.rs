@@ -10,6 +10,7 @@ use std::path::Path;
 use hv_common::{Limits, Phase, Timeline};
 use hv_vmm::boot::cmdline::command_line;
 use hv_vmm::device::serial::Console;
+use hv_vmm::device::virtio::TransportKind;
 use hv_vmm::guest::{Description, Guest};
 use hv_vmm::hardware::Hardware;
 use hv_vmm::recipe::Progress;
@@ -33,11 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         kernel: &File::open(kernel)?,
         kernel_path: Path::new(kernel),
         initramfs: &std::fs::read(initramfs)?,
-        command_line: &command_line(&rest.get(2..).unwrap_or_default().join(" "))?,
+        command_line: &command_line(TransportKind::Mmio, &rest.get(2..).unwrap_or_default().join(" "))?,
         settings: Settings::new(&limits)?,
         hardware: &Hardware::default(),
         console: Console::new(true),
         virtio: Vec::new(),
+        transport: TransportKind::Mmio,
     };
     let mut machine = Guest::start(description, &timeline, &mut Progress::default())?;
     let mut events = [PollFd::from_borrowed_fd(machine.ending().event(), PollFlags::IN)];

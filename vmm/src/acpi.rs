@@ -14,9 +14,10 @@ use acpi_tables::{Aml, aml};
 use crate::device::{Device, power, reset};
 use crate::memory::layout;
 
-const OEM: [u8; 6] = *b"HVHVHV";
-const TABLE: [u8; 8] = *b"HVMICRO1";
-const REVISION: u32 = 1;
+/// Who made the tables, which machine they describe, and which revision of it.
+pub(crate) const OEM: [u8; 6] = *b"HVHVHV";
+pub(crate) const TABLE: [u8; 8] = *b"HVMICRO1";
+pub(crate) const REVISION: u32 = 1;
 
 /// IAPC_BOOT_ARCH of the FADT (section 5.2.9.3): neither VGA nor CMOS clock; and, by their absence, no
 /// keyboard controller and no other legacy devices to probe for.
@@ -46,6 +47,9 @@ pub fn tables(vcpus: u8, devices: &[Arc<dyn Device>]) -> Result<Vec<u8>, TooLong
     let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    for table in devices.iter().filter_map(|device| device.table()) {
+        xsdt.add_entry(area.append(&table));
+    }
     let xsdt = area.append(&bytes(&xsdt));
     area.0[..Rsdp::len()].copy_from_slice(&bytes(&Rsdp::new(OEM, xsdt)));
     let len = area.0.len();
@@ -112,6 +116,7 @@ fn madt(vcpus: u8) -> MADT {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::pci::bridge::HostBridge;
     use crate::device::power::Power;
     use crate::end::Ending;
 
@@ -148,6 +153,18 @@ mod tests {
         assert!(dsdt.windows(4).any(|name| name == b"_S5_"), "a device's own node is in it");
         let madt = table(&tables, word(xsdt, 44), b"APIC");
         assert_eq!(madt.len(), 44 + 4 * 8 + 12);
+    }
+
+    #[test]
+    fn a_devices_own_table_is_reached() {
+        let bridge: Arc<dyn Device> = Arc::new(HostBridge::new(Vec::new()));
+        let tables = tables(1, &[bridge]).unwrap();
+        let xsdt = table(&tables, word(&tables, 24), b"XSDT");
+        let mcfg = table(&tables, word(xsdt, 52), b"MCFG");
+        assert_eq!((word(mcfg, 44), word(mcfg, 52)), (layout::PCI_ECAM.start, 0), "one bus, segment 0");
+        let fadt = table(&tables, word(xsdt, 36), b"FACP");
+        let dsdt = table(&tables, word(fadt, 140), b"DSDT");
+        assert!(dsdt.windows(4).any(|name| name == b"PCI0"));
     }
 
     #[test]

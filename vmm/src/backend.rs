@@ -25,7 +25,7 @@ use crate::device::virtio::block::{self, Block, Disk, DiskError};
 use crate::device::virtio::net::{Net, Nic, TapError};
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::{self, Vsock};
-use crate::device::virtio::{Meter, VirtioDevice};
+use crate::device::virtio::{Meter, TransportKind, VirtioDevice};
 use crate::failure::Evidence;
 use crate::guest::{self, Description, Guest};
 use crate::hardware::{self, Hardware};
@@ -54,6 +54,8 @@ pub struct Machine {
     pub initramfs: Vec<u8>,
     /// Added to the kernel's command line.
     pub cmdline: String,
+    /// How the guest reaches its devices.
+    pub transport: TransportKind,
     /// Copies the serial console to standard error.
     pub console: bool,
     /// A guest that has not started its workload after this long is ended. None: it may take for ever.
@@ -128,7 +130,7 @@ impl Kvm {
         let machine = &self.machine;
         let settings = Settings::new(&spec.limits)?;
         machine.hardware.check(&settings)?;
-        let command_line = command_line(&machine.cmdline)?;
+        let command_line = command_line(machine.transport, &machine.cmdline)?;
         let listeners = Listeners::bind(&machine.runtime_dir, matches!(stdio, Stdio::Terminal))?;
         let console = Console::new(machine.console);
         let Devices { virtio, balloon } = self.devices(spec.root, settings.vcpus)?;
@@ -143,6 +145,7 @@ impl Kvm {
             hardware: &machine.hardware,
             console: console.clone(),
             virtio,
+            transport: machine.transport,
         };
         let guest = Guest::start(description, timeline, &mut Progress::default())?;
         let agent = Agent::start(listeners, stdio, timeline)?;
@@ -206,7 +209,7 @@ impl Backend for Kvm {
         };
         let machine = &self.machine;
         plan.push(format!("kernel {}", machine.kernel_path.display()));
-        plan.push(match command_line(&machine.cmdline) {
+        plan.push(match command_line(machine.transport, &machine.cmdline) {
             Ok(line) => format!("kernel command line: {line}"),
             Err(error) => format!("cannot go on: {error}"),
         });

@@ -22,8 +22,7 @@ use crate::device::panic::Panic;
 use crate::device::power::Power;
 use crate::device::reset::Reset;
 use crate::device::serial::{Console, Serial};
-use crate::device::virtio::VirtioDevice;
-use crate::device::virtio::mmio::{Place, Transport};
+use crate::device::virtio::{AssembleError, TransportKind, VirtioDevice};
 use crate::end::{End, Ending};
 use crate::event_loop::{self, EventLoop};
 use crate::gate::Gate;
@@ -58,6 +57,8 @@ pub struct Description<'a> {
     pub console: Console,
     /// Virtio devices, in the order in which the guest finds them.
     pub virtio: Vec<Box<dyn VirtioDevice>>,
+    /// How the guest reaches them; the command line has to match.
+    pub transport: TransportKind,
 }
 
 /// Why a machine could not be made.
@@ -87,9 +88,9 @@ pub enum Error {
     /// Two devices at one place.
     #[error(transparent)]
     Bus(#[from] Overlap),
-    /// No place for a device.
-    #[error("a machine has no place for {0} virtio devices")]
-    TooManyDevices(usize),
+    /// No place for a virtio device, or no descriptors.
+    #[error(transparent)]
+    Virtio(#[from] AssembleError),
     /// A device could not be made.
     #[error("cannot make the device {0}")]
     Device(String, #[source] io::Error),
@@ -169,7 +170,8 @@ impl Guest {
         let command_line = description.command_line;
         let ending = Ending::new().map_err(|error| Error::Host("make an eventfd", error))?;
         let console = description.console;
-        let devices = devices(console.clone(), description.virtio, &memory, &ending, timeline)?;
+        let mut devices = devices(console.clone(), &ending, timeline)?;
+        devices.extend(description.transport.assemble(description.virtio, &memory)?);
         let bus = connect(&vm, &devices)?;
         progress.begin(Step::WriteTables);
         let placement = Placement { memory: settings.memory, command_line: command_line.len(), initramfs };
@@ -279,31 +281,16 @@ fn place_initramfs(
     Ok((address, bytes.len() as u64))
 }
 
-/// All devices of the machine, in the order in which the guest finds them.
-fn devices(
-    console: Console,
-    virtio: Vec<Box<dyn VirtioDevice>>,
-    memory: &GuestMemory,
-    ending: &Ending,
-    timeline: &Timeline,
-) -> Result<Vec<Arc<dyn Device>>, Error> {
+/// The machine's own devices.
+fn devices(console: Console, ending: &Ending, timeline: &Timeline) -> Result<Vec<Arc<dyn Device>>, Error> {
     let serial = Serial::new(console).map_err(|error| Error::Device("serial0".into(), error))?;
-    let mut devices: Vec<Arc<dyn Device>> = vec![
+    Ok(vec![
         Arc::new(serial),
         Arc::new(Reset::new(ending.clone())),
         Arc::new(Power::new(ending.clone())),
         Arc::new(Panic::new(ending.clone())),
         Arc::new(Mark::new(timeline.clone())),
-    ];
-    let count = virtio.len();
-    for (number, device) in (0..).zip(virtio) {
-        let name = device.name().to_owned();
-        let place = Place::nth(number).ok_or(Error::TooManyDevices(count))?;
-        let transport =
-            Transport::new(device, place, memory.clone()).map_err(|error| Error::Device(name, error))?;
-        devices.push(Arc::new(transport));
-    }
-    Ok(devices)
+    ])
 }
 
 /// One loop for all devices, and one for each that asks for its own.

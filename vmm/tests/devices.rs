@@ -29,10 +29,10 @@ mod vm {
     use hv_common::{Limits, Timeline};
     use hv_vmm::boot::cmdline::command_line;
     use hv_vmm::device::serial::Console;
-    use hv_vmm::device::virtio::VirtioDevice;
     use hv_vmm::device::virtio::block::{self, Block, Disk};
     use hv_vmm::device::virtio::rng::Rng;
     use hv_vmm::device::virtio::vsock::Vsock;
+    use hv_vmm::device::virtio::{TransportKind, VirtioDevice};
     use hv_vmm::guest::{Description, Guest};
     use hv_vmm::hardware::Hardware;
     use hv_vmm::recipe::Progress;
@@ -62,11 +62,13 @@ mod vm {
             kernel: &File::open(&kernel).unwrap(),
             kernel_path: Path::new(&kernel),
             initramfs: &initramfs(),
-            command_line: &command_line("-- guest::role --exact --ignored --nocapture").unwrap(),
+            command_line: &command_line(TransportKind::Mmio, "-- guest::role --exact --ignored --nocapture")
+                .unwrap(),
             settings: Settings::new(&limits).unwrap(),
             hardware: &Hardware::default(),
             console: console.clone(),
             virtio,
+            transport: TransportKind::Mmio,
         };
         let host = dir.path().to_owned();
         let host = thread::spawn(move || talk(listeners, &host));

@@ -10,6 +10,7 @@ use hv_common::sandbox::Stdio;
 use hv_common::{Backend, Format, Id, Limits, Phase, Process, Root, Spec, StartError, Timeline};
 use hv_vmm::boot::cmdline::command_line;
 use hv_vmm::device::serial::Console;
+use hv_vmm::device::virtio::TransportKind;
 use hv_vmm::end::End;
 use hv_vmm::guest::{Description, Guest};
 use hv_vmm::hardware::Hardware;
@@ -80,11 +81,12 @@ fn start(code: &[u8], vcpus: u32) -> Run {
         kernel: &kernel(code),
         kernel_path: Path::new("test"),
         initramfs: b"not really one",
-        command_line: &command_line("").unwrap(),
+        command_line: &command_line(TransportKind::Mmio, "").unwrap(),
         settings: Settings::new(&limits).unwrap(),
         hardware: &Hardware::default(),
         console: console.clone(),
         virtio: Vec::new(),
+        transport: TransportKind::Mmio,
     };
     let guest = Guest::start(description, &timeline, &mut progress).unwrap();
     Run { guest, console, timeline, progress }
@@ -188,6 +190,7 @@ fn sandbox_error(kernel: File, boot_timeout: Option<Duration>) -> (StartError, D
         kernel_path: "/boot/test".into(),
         initramfs: vec![0; 4096],
         cmdline: String::new(),
+        transport: TransportKind::Mmio,
         console: false,
         boot_timeout,
         hardware: Hardware::default(),

@@ -41,7 +41,6 @@ const fn feature(module: &'static str, option: &'static str, what: &'static str)
     Feature { module, option, what, required: true }
 }
 
-const MMIO: Feature = feature("virtio_mmio", "VIRTIO_MMIO", "finds the guest's devices");
 const BLOCK: Feature = feature("virtio_blk", "VIRTIO_BLK", "reads the guest's disk");
 const VSOCK: Feature =
     feature("vmw_vsock_virtio_transport", "VIRTIO_VSOCKETS", "carries the workload's streams");
@@ -66,20 +65,28 @@ const BUILT_IN: [(&str, &str); 7] = [
 ];
 
 impl Feature {
+    /// Finds the devices of a machine whose transport is virtio-mmio.
+    pub const MMIO: Feature = feature("virtio_mmio", "VIRTIO_MMIO", "finds the guest's devices");
+    /// Finds the devices of a machine whose transport is virtio-pci.
+    pub const PCI: Feature = feature(
+        "virtio_pci",
+        "VIRTIO_PCI",
+        "finds the guest's devices on a PCI bus (`--transport mmio` needs none)",
+    );
     /// Beside it, what a guest needs that has a network device.
     pub const NETWORK: Feature = feature("virtio_net", "VIRTIO_NET", "drives the guest's network device");
 
     /// Beside it, what a guest needs that gives memory back.
     pub const BALLOON: Feature = feature("virtio_balloon", "VIRTIO_BALLOON", "gives memory back to the host");
 
-    /// What a guest needs whose root is of this format.
-    pub fn needed(format: Format, writable: bool) -> Vec<Feature> {
+    /// What a guest needs that finds its devices in this way, and whose root is of this format.
+    pub fn needed(transport: Feature, format: Format, writable: bool) -> Vec<Feature> {
         let root = match format {
             Format::Ext4 => EXT4,
             Format::Erofs => EROFS,
             Format::Squashfs => SQUASHFS,
         };
-        let mut needed = vec![MMIO, BLOCK, VSOCK, RANDOM, root];
+        let mut needed = vec![transport, BLOCK, VSOCK, RANDOM, root];
         if !writable {
             needed.push(OVERLAY);
         }

@@ -75,7 +75,7 @@ fn distribution(bench: &Bench) {
 fn dependencies_come_first_and_what_is_built_in_not_at_all() {
     let bench = Bench::new();
     distribution(&bench);
-    let names = bench.needed(&[MMIO, BLOCK, RANDOM, EXT4]).unwrap();
+    let names = bench.needed(&[Feature::MMIO, BLOCK, RANDOM, EXT4]).unwrap();
     assert_eq!(names, ["virtio", "virtio_ring", "virtio_mmio", "virtio_blk", "virtio_rng"]);
 }
 
@@ -83,14 +83,14 @@ fn dependencies_come_first_and_what_is_built_in_not_at_all() {
 fn what_the_kernel_lacks_is_named() {
     let bench = Bench::new();
     distribution(&bench);
-    let error = bench.needed(&[MMIO, EROFS]).unwrap_err();
+    let error = bench.needed(&[Feature::MMIO, EROFS]).unwrap_err();
     assert!(error.contains("lacks CONFIG_EROFS_FS, which mounts the image"), "{error}");
 }
 
 #[test]
 fn a_kernel_that_says_nothing_is_taken_to_have_everything() {
     let bench = Bench::new();
-    assert_eq!(bench.needed(&Feature::needed(Format::Erofs, false)).unwrap(), [""; 0]);
+    assert_eq!(bench.needed(&Feature::needed(Feature::MMIO, Format::Erofs, false)).unwrap(), [""; 0]);
 }
 
 #[test]
@@ -100,15 +100,15 @@ fn a_configuration_beside_the_kernel_is_believed() {
     let always: String = BUILT_IN.map(|(option, _)| format!("CONFIG_{option}=y\n")).concat();
     fs::write(&config, always + "# CONFIG_MODULES is not set\nCONFIG_VIRTIO_MMIO=y\nCONFIG_EROFS_FS=m\n")
         .unwrap();
-    assert_eq!(bench.needed(&[MMIO]).unwrap(), [""; 0]);
+    assert_eq!(bench.needed(&[Feature::MMIO]).unwrap(), [""; 0]);
     assert!(bench.needed(&[BLOCK]).unwrap_err().contains("lacks CONFIG_VIRTIO_BLK"));
-    let error = bench.needed(&[MMIO, EROFS]).unwrap_err();
+    let error = bench.needed(&[Feature::MMIO, EROFS]).unwrap_err();
     assert!(error.contains("CONFIG_EROFS_FS as a module") && error.contains(RELEASE), "{error}");
     assert_eq!(bench.needed(&[RANDOM]).unwrap(), [""; 0], "random numbers are only better to have");
     fs::write(&config, "CONFIG_MODULES=y\nCONFIG_VIRTIO_MMIO=y\n").unwrap();
     assert!(
         bench
-            .needed(&[MMIO])
+            .needed(&[Feature::MMIO])
             .unwrap_err()
             .contains("lacks CONFIG_BLK_DEV_INITRD, which unpacks the initramfs")
     );
@@ -118,7 +118,7 @@ fn a_configuration_beside_the_kernel_is_believed() {
 fn another_kernels_modules_are_refused() {
     let bench = Bench::new();
     bench.put("kernel/virtio_mmio.ko", module("depends=\0vermagic=5.10.0-old SMP \0"));
-    let error = bench.needed(&[MMIO]).unwrap_err();
+    let error = bench.needed(&[Feature::MMIO]).unwrap_err();
     assert!(error.contains("for kernel 5.10.0-old, not for 6.1.0-9-test"), "{error}");
 }
 
@@ -129,7 +129,7 @@ fn compressed_modules_are_unpacked() {
         let Some(packed) = pack(tool, &info("")) else { continue };
         let bench = Bench::new();
         bench.put(&format!("kernel/virtio_mmio.ko.{suffix}"), packed);
-        let modules = needed(&bench.kernel(), &[MMIO], None, &bench.image("empty")).unwrap();
+        let modules = needed(&bench.kernel(), &[Feature::MMIO], None, &bench.image("empty")).unwrap();
         assert_eq!(modules, [Module { name: "virtio_mmio".into(), bytes: info("") }]);
     }
 }
@@ -138,7 +138,7 @@ fn compressed_modules_are_unpacked() {
 fn the_users_directory_is_the_only_one_looked_at() {
     let bench = Bench::new();
     distribution(&bench);
-    let load = |dir: &Path| needed(&bench.kernel(), &[MMIO], Some(dir), &bench.image("empty"));
+    let load = |dir: &Path| needed(&bench.kernel(), &[Feature::MMIO], Some(dir), &bench.image("empty"));
     for dir in [bench.modules(), bench.path("lib/modules"), bench.path("")] {
         assert_eq!(load(&dir).unwrap().len(), 3, "{}", dir.display());
     }
@@ -152,7 +152,7 @@ fn an_image_directory_may_have_them_and_cannot_lead_out_of_itself() {
     fs::create_dir_all(bench.path("image/usr")).unwrap();
     fs::rename(bench.path("lib"), bench.path("image/usr/lib")).unwrap();
     symlink("/usr/lib", bench.path("image/lib")).unwrap();
-    let modules = |name| needed(&bench.kernel(), &[MMIO], None, &bench.image(name));
+    let modules = |name| needed(&bench.kernel(), &[Feature::MMIO], None, &bench.image(name));
     assert_eq!(modules("image").unwrap().len(), 3, "an absolute link is one inside the image");
 
     let order = bench.path("image/usr/lib/modules").join(RELEASE).join("modules.order");
@@ -166,14 +166,14 @@ fn hostile_modules_are_errors() {
     let bench = Bench::new();
     bench.put("kernel/virtio_mmio.ko", info("virtio_mmio,virtio"));
     bench.put("kernel/virtio.ko", info("virtio_mmio"));
-    assert_eq!(bench.needed(&[MMIO]).unwrap(), ["virtio", "virtio_mmio"], "a circle ends");
+    assert_eq!(bench.needed(&[Feature::MMIO]).unwrap(), ["virtio", "virtio_mmio"], "a circle ends");
     bench.put("kernel/virtio.ko", info("gone"));
-    assert!(bench.needed(&[MMIO]).unwrap_err().contains("module gone"));
+    assert!(bench.needed(&[Feature::MMIO]).unwrap_err().contains("module gone"));
     bench.put("kernel/virtio.ko", "text");
-    assert!(bench.needed(&[MMIO]).unwrap_err().contains("module virtio"));
+    assert!(bench.needed(&[Feature::MMIO]).unwrap_err().contains("module virtio"));
     for number in 0..200 {
         bench.put(&format!("kernel/m{number}.ko"), info(&format!("m{}", number + 1)));
     }
     bench.put("kernel/virtio.ko", info("m0"));
-    assert!(bench.needed(&[MMIO]).is_err(), "endless dependencies");
+    assert!(bench.needed(&[Feature::MMIO]).is_err(), "endless dependencies");
 }

@@ -2,6 +2,7 @@
 //! the option, in one file for each group:
 //!
 //! - [`boot`]: kernel, command line, console.
+//! - [`devices`]: the bus.
 //! - [`memory`]: the balloon.
 //! - [`disk`]: disks beside the image.
 //! - [`hardware`]: processors and pages.
@@ -11,6 +12,7 @@
 //! field in [`MachineArgs`], and its `OPTIONS` in [`options`]. A test finds what was forgotten.
 
 pub mod boot;
+pub mod devices;
 pub mod disk;
 pub mod hardware;
 pub mod memory;
@@ -19,6 +21,7 @@ pub mod network;
 use clap::Args;
 
 pub use self::boot::BootArgs;
+pub use self::devices::DeviceArgs;
 pub use self::disk::DiskArgs;
 pub use self::hardware::{CpuTemplateArg, HardwareArgs, HugePageArg};
 pub use self::memory::MemoryArgs;
@@ -30,6 +33,9 @@ pub struct MachineArgs {
     /// What it boots.
     #[command(flatten)]
     pub boot: BootArgs,
+    /// How it reaches its devices.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
     /// What becomes of memory that it does not use.
     #[command(flatten)]
     pub memory: MemoryArgs,
@@ -64,7 +70,9 @@ impl MachineOption {
 
 /// Every option that only a microVM takes.
 pub fn options() -> impl Iterator<Item = &'static MachineOption> {
-    [boot::OPTIONS, hardware::OPTIONS, memory::OPTIONS, disk::OPTIONS, network::OPTIONS].into_iter().flatten()
+    [boot::OPTIONS, devices::OPTIONS, hardware::OPTIONS, memory::OPTIONS, disk::OPTIONS, network::OPTIONS]
+        .into_iter()
+        .flatten()
 }
 
 #[cfg(test)]

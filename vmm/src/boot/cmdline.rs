@@ -1,6 +1,7 @@
 //! The kernel's command line: what makes a guest of this machine boot fast, then the user's own words,
 //! which win where the kernel takes the last of two.
 
+use crate::device::virtio::TransportKind;
 use crate::memory::layout::COMMAND_LINE_SIZE;
 
 /// What every guest is told, with the reason for each.
@@ -13,8 +14,6 @@ const DEFAULTS: &[&str] = &[
     "reboot=k",
     // One UART exists: do not probe for three more.
     "8250.nr_uarts=1",
-    // There is no PCI: do not probe for it.
-    "pci=off",
     // KVM keeps the time stamp counters together: no watchdog over them, no test of the timer.
     "tsc=reliable",
     "no_timer_check",
@@ -38,12 +37,24 @@ pub enum Error {
     NotText(char),
 }
 
+/// What a guest is told of the bus that its devices are on.
+const fn of_bus(transport: TransportKind) -> &'static str {
+    match transport {
+        // There is no PCI: do not probe for it.
+        TransportKind::Mmio => "pci=off",
+        // There is, but not behind ports: do not look for chipsets with defects there before ACPI is up.
+        TransportKind::Pci => "pci=noearly",
+    }
+}
+
 /// The whole line, without the NUL.
 ///
 /// # Errors
 /// Too long or not text.
-pub fn command_line(extra: &str) -> Result<String, Error> {
+pub fn command_line(transport: TransportKind, extra: &str) -> Result<String, Error> {
     let mut line = DEFAULTS.join(" ");
+    line.push(' ');
+    line.push_str(of_bus(transport));
     if !extra.trim().is_empty() {
         line.push(' ');
         line.push_str(extra.trim());
@@ -58,28 +69,38 @@ pub fn command_line(extra: &str) -> Result<String, Error> {
 mod tests {
     use super::*;
 
+    fn line_of(extra: &str) -> Result<String, Error> {
+        command_line(TransportKind::Mmio, extra)
+    }
+
+    #[test]
+    fn pci_is_off_where_there_is_none() {
+        assert!(line_of("").unwrap().ends_with(" pci=off"));
+        assert!(!command_line(TransportKind::Pci, "").unwrap().contains("pci=off"));
+    }
+
     #[test]
     fn users_words_come_last() {
-        assert!(command_line(" mitigations=off ").unwrap().ends_with(" mitigations=off"));
-        assert!(!command_line("").unwrap().ends_with(' '));
+        assert!(line_of(" mitigations=off ").unwrap().ends_with(" mitigations=off"));
+        assert!(!line_of("").unwrap().ends_with(' '));
     }
 
     #[test]
     fn modules_stay_possible() {
-        assert!(!command_line("").unwrap().contains("nomodule"));
+        assert!(!line_of("").unwrap().contains("nomodule"));
     }
 
     #[test]
     fn the_line_fits_with_its_nul_or_is_refused() {
-        let room = COMMAND_LINE_SIZE - 1 - command_line("").unwrap().len() - 1;
-        assert_eq!(command_line(&"x".repeat(room)).unwrap().len(), COMMAND_LINE_SIZE - 1);
-        assert!(matches!(command_line(&"x".repeat(room + 1)), Err(Error::TooLong(COMMAND_LINE_SIZE))));
+        let room = COMMAND_LINE_SIZE - 1 - line_of("").unwrap().len() - 1;
+        assert_eq!(line_of(&"x".repeat(room)).unwrap().len(), COMMAND_LINE_SIZE - 1);
+        assert!(matches!(line_of(&"x".repeat(room + 1)), Err(Error::TooLong(COMMAND_LINE_SIZE))));
     }
 
     #[test]
     fn control_characters_are_refused() {
         for bad in ["a\0b", "a\nb", "ä"] {
-            assert!(matches!(command_line(bad), Err(Error::NotText(_))), "{bad:?}");
+            assert!(matches!(line_of(bad), Err(Error::NotText(_))), "{bad:?}");
         }
     }
 }

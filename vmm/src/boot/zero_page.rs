@@ -62,12 +62,12 @@ mod tests {
         let page =
             zero_page(&Placement { memory: 4 << 30, command_line: 17, initramfs: (0x7fff_0000, 0x1234) });
         assert_eq!(page.len(), 4096);
-        assert_eq!(page[0x1e8], 4, "E820 lines: low, reserved, below and above the hole");
+        assert_eq!(page[0x1e8], 5, "E820 lines: low, reserved, below the hole, in it, and above");
         assert_eq!(&page[0x202..0x206], b"HdrS");
         assert_eq!(u32_at(&page, 0x218), 0x7fff_0000);
         assert_eq!(u32_at(&page, 0x21c), 0x1234);
         assert_eq!(u32_at(&page, 0x228), layout::COMMAND_LINE as u32);
         assert_eq!(u32_at(&page, 0x70), layout::ACPI.start as u32);
-        assert_eq!(u32_at(&page, 0x2d0 + 3 * 20 + 4), 1, "the fourth line starts at 4 GiB");
+        assert_eq!(u32_at(&page, 0x2d0 + 4 * 20 + 4), 1, "the fifth line starts at 4 GiB");
     }
 }

@@ -1,11 +1,13 @@
 //! What the machine knows of a device: where it answers, which interrupt it raises, how the guest
 //! finds it. A device says all of that itself; nothing outside a device asks which kind it is.
 //!
-//! Assembly is a loop over a list of [`Device`]s, in the list's order: put on the bus, interrupt
-//! and doorbells connected to KVM, ACPI node written, subscriber handed to the event loop.
+//! Assembly is a loop over a list of [`Device`]s, in the list's order: put on the bus, interrupts
+//! and doorbells connected to KVM, ACPI node and table written, subscriber handed to the event loop.
 
 pub mod mark;
+pub mod message;
 pub mod panic;
+pub mod pci;
 pub mod power;
 pub mod reset;
 pub mod serial;
@@ -16,6 +18,8 @@ use std::sync::{Arc, Mutex};
 
 use event_manager::MutEventSubscriber;
 use vmm_sys_util::eventfd::EventFd;
+
+use message::Messages;
 
 /// One of the two address spaces of a PC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,14 +82,14 @@ pub struct Interrupt<'a> {
     pub event: &'a EventFd,
 }
 
-/// A guest write of this value to this address is turned into an eventfd write by the host's kernel
-/// and never reaches [`Device::write`].
+/// A guest write to this address is turned into an eventfd write by the host's kernel and never reaches
+/// [`Device::write`].
 #[derive(Debug)]
 pub struct Doorbell<'a> {
-    /// Where the guest writes (32 bits wide).
+    /// Where the guest writes.
     pub address: u64,
-    /// The value that rings.
-    pub value: u32,
+    /// The value that rings, 32 bits wide. None: any, however wide; the host then need not look what it is.
+    pub value: Option<u32>,
     /// What the device's subscriber waits on.
     pub event: &'a EventFd,
 }
@@ -116,6 +120,11 @@ pub trait Device: Send + Sync {
         None
     }
 
+    /// The interrupts that it sends as messages.
+    fn messages(&self) -> Option<&dyn Messages> {
+        None
+    }
+
     /// Writes that the host's kernel shall turn into events.
     fn doorbells(&self) -> Vec<Doorbell<'_>> {
         Vec::new()
@@ -131,6 +140,11 @@ pub trait Device: Send + Sync {
 
     /// Waits for I/O that is under way: nothing touches guest memory until its subscriber is called again.
     fn settle(&self) {}
+
+    /// An ACPI table of its own, whole and with its checksum.
+    fn table(&self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// What the event loop calls for it.
     fn subscriber(&self) -> Option<Subscriber> {

@@ -2,6 +2,7 @@
 //! what the user can do.
 
 pub mod exit;
+mod routes;
 pub mod stats;
 pub mod vcpu;
 pub mod vm;

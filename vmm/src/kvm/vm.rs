@@ -6,9 +6,10 @@ use std::sync::Arc;
 use kvm_bindings::{
     KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
+use super::routes::Routes;
 use super::{Error, Kvm};
 use crate::device::{Device, Range, Space};
 use crate::memory::{GuestMemory, layout};
@@ -17,7 +18,8 @@ use crate::memory::{GuestMemory, layout};
 ///
 /// Field order is drop order: the VM goes before the memory that it reaches.
 pub struct Vm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
+    routes: Arc<Routes>,
     /// Keeps the mappings that KVM was told of for as long as KVM may use them.
     _memory: Option<GuestMemory>,
 }
@@ -42,7 +44,9 @@ impl Vm {
         };
         let _ = fd.enable_cap(&no_counters);
         fd.create_irq_chip().map_err(Error::ioctl("create interrupt controllers"))?;
-        Ok(Vm { fd, _memory: None })
+        let fd = Arc::new(fd);
+        let routes = Arc::new(Routes::new(&fd));
+        Ok(Vm { fd, routes, _memory: None })
     }
 
     /// Gives the machine its memory, once.
@@ -59,14 +63,14 @@ impl Vm {
                 userspace_addr: region.as_ptr() as u64,
             };
             // SAFETY: the range is one mapping of `memory`, whose regions do not overlap, and `self`
-            // keeps a share of it until after the VM is closed.
+            // keeps a share of it until after the VM is closed: nobody else has a lasting share of `fd`.
             unsafe { self.fd.set_user_memory_region(region) }.map_err(Error::ioctl("take guest memory"))?;
         }
         self._memory = Some(memory.clone());
         Ok(())
     }
 
-    /// Connects a device's interrupt and doorbells, so that neither needs this process to be woken.
+    /// Connects a device's interrupts and doorbells, so that none of them needs this process to be woken.
     ///
     /// # Errors
     /// As the ioctls.
@@ -76,15 +80,24 @@ impl Vm {
                 .register_irqfd(interrupt.event, interrupt.gsi)
                 .map_err(Error::ioctl("connect a device's interrupt"))?;
         }
+        if let Some(messages) = device.messages() {
+            let port = Routes::reserve(&self.routes, messages.events().len());
+            for (gsi, event) in (port.first()..).zip(messages.events()) {
+                self.fd.register_irqfd(event, gsi).map_err(Error::ioctl("connect a device's interrupt"))?;
+            }
+            messages.attach(Arc::new(port));
+        }
         let Range { space, .. } = device.range();
         for doorbell in device.doorbells() {
             let address = match space {
                 Space::Port => IoEventAddress::Pio(doorbell.address),
                 Space::Memory => IoEventAddress::Mmio(doorbell.address),
             };
-            self.fd
-                .register_ioevent(doorbell.event, &address, doorbell.value)
-                .map_err(Error::ioctl("connect a device's doorbell"))?;
+            let connected = match doorbell.value {
+                Some(value) => self.fd.register_ioevent(doorbell.event, &address, value),
+                None => self.fd.register_ioevent(doorbell.event, &address, NoDatamatch),
+            };
+            connected.map_err(Error::ioctl("connect a device's doorbell"))?;
         }
         Ok(())
     }

@@ -46,6 +46,10 @@ pub const VIRTIO_MMIO_STEP: u64 = 0x1000;
 pub const VIRTIO_MMIO_GSI: u32 = 5;
 /// Pins of KVM's I/O APIC: interrupts are 0 to 23.
 pub const IO_APIC_PINS: u32 = 24;
+/// Where PCI functions are configured (ECAM): one bus, 1 MiB.
+pub const PCI_ECAM: ops::Range<u64> = 0xe000_0000..0xe010_0000;
+/// Where the memory of PCI functions is.
+pub const PCI_WINDOW: ops::Range<u64> = 0xe100_0000..0xe200_0000;
 /// KVM's I/O APIC.
 pub const IO_APIC: u64 = 0xfec0_0000;
 /// The local APICs, as each processor sees its own.
@@ -83,6 +87,8 @@ pub fn e820(size: u64) -> Vec<E820> {
     for range in ram(size) {
         map.push(E820 { range: range.start.max(HIGH_RAM)..range.end, usable: true });
     }
+    map.push(E820 { range: PCI_ECAM, usable: false });
+    map.sort_by_key(|line| line.range.start);
     map
 }
 
@@ -109,7 +115,7 @@ mod tests {
 
     #[test]
     fn devices_are_in_the_hole() {
-        for address in [VIRTIO_MMIO, IO_APIC, LOCAL_APIC, KVM_TSS] {
+        for address in [VIRTIO_MMIO, PCI_ECAM.start, PCI_WINDOW.end, IO_APIC, LOCAL_APIC, KVM_TSS] {
             assert!((HOLE_START..HOLE_END).contains(&address), "{address:#x}");
         }
     }

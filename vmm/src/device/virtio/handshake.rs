@@ -55,6 +55,11 @@ pub struct QueueSetup {
     pub used: u64,
 }
 
+/// Queues that no driver has set up; each is as large as it may be until one is told otherwise.
+fn unset(largest: &[u16]) -> Vec<QueueSetup> {
+    largest.iter().map(|size| QueueSetup { size: (*size).into(), ..QueueSetup::default() }).collect()
+}
+
 /// One device and how far its driver has come with it.
 pub struct Handshake {
     device: SharedDevice,
@@ -72,7 +77,7 @@ impl Handshake {
     pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory, interrupt: Arc<Interrupt>) -> Self {
         let offered = device.features() | TRANSPORT_FEATURES;
         let largest = device.queue_sizes().to_vec();
-        let queues = vec![QueueSetup::default(); largest.len()];
+        let queues = unset(&largest);
         let device = Arc::new(Mutex::new(device));
         Handshake { device, interrupt, memory, offered, accepted: 0, status: 0, largest, queues }
     }
@@ -138,6 +143,15 @@ impl Handshake {
         }
     }
 
+    /// 32 of the feature bits that the driver has accepted so far; 0 beyond the last.
+    pub fn accepted_features(&self, page: u32) -> u32 {
+        match page {
+            0 => self.accepted as u32,
+            1 => (self.accepted >> 32) as u32,
+            _ => 0,
+        }
+    }
+
     /// The driver accepts 32 feature bits; ignored outside negotiation.
     pub fn accept_features(&mut self, page: u32, value: u32) {
         if self.status & !status::ACKNOWLEDGE != status::DRIVER {
@@ -148,6 +162,11 @@ impl Handshake {
             1 => self.accepted = self.accepted & 0xffff_ffff | u64::from(value) << 32,
             _ => {}
         }
+    }
+
+    /// How many queues the device has.
+    pub fn queue_count(&self) -> u16 {
+        u16::try_from(self.largest.len()).unwrap_or(u16::MAX)
     }
 
     /// The largest size of a queue; 0 if there is no such queue.
@@ -195,7 +214,7 @@ impl Handshake {
         self.interrupt.reset();
         self.status = 0;
         self.accepted = 0;
-        self.queues.fill(QueueSetup::default());
+        self.queues = unset(&self.largest);
     }
 
     /// Goes live. Failure leaves `DRIVER_OK` set, with `DEVICE_NEEDS_RESET` beside it.

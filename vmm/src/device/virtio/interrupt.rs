@@ -1,62 +1,63 @@
 //! How a device interrupts its driver.
 
-use std::io;
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// A used buffer notification is pending. Virtio 1.2, section 4.2.2, `InterruptStatus`.
 pub const ISR_QUEUE: u32 = 1;
 /// A configuration change notification is pending.
 pub const ISR_CONFIG: u32 = 2;
 
+/// How a transport's interrupts leave it.
+pub trait Wire: Debug + Send + Sync {
+    /// The queue of this index has used buffers.
+    fn queue(&self, index: usize);
+
+    /// The configuration space, or the device's status, has changed.
+    fn config(&self);
+
+    /// The driver resets the device: what it has said of interrupts is no longer valid.
+    fn reset(&self) {}
+}
+
 /// One device's interrupt, shared by the device (which raises it) and its transport (whose registers
 /// show and acknowledge it).
-///
-/// It is an [`EventFd`] that the machine hands to KVM as an irqfd. The queue's index is passed along
-/// although virtio-mmio has one line for everything, so that MSI-X vectors fit without touching a device.
 #[derive(Debug)]
 pub struct Interrupt {
     status: AtomicU32,
     generation: AtomicU32,
     failed: AtomicBool,
-    line: EventFd,
+    wire: Arc<dyn Wire>,
 }
 
 impl Interrupt {
-    /// An idle interrupt.
-    ///
-    /// # Errors
-    /// No event descriptor could be made.
-    pub fn new() -> io::Result<Self> {
-        Ok(Interrupt {
+    /// An idle interrupt that goes out through `wire`.
+    pub fn new(wire: Arc<dyn Wire>) -> Self {
+        Interrupt {
             status: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             failed: AtomicBool::new(false),
-            line: EventFd::new(EFD_NONBLOCK)?,
-        })
-    }
-
-    /// What the machine registers with KVM as irqfd.
-    pub fn line(&self) -> &EventFd {
-        &self.line
+            wire,
+        }
     }
 
     /// Tells the driver that the queue of this index has used buffers.
-    pub fn signal_queue(&self, _index: usize) {
-        self.raise(ISR_QUEUE);
+    pub fn signal_queue(&self, index: usize) {
+        self.status.fetch_or(ISR_QUEUE, Ordering::AcqRel);
+        self.wire.queue(index);
     }
 
     /// Tells the driver that the configuration space has changed.
     pub fn signal_config(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.raise(ISR_CONFIG);
+        self.signal_change();
     }
 
     /// Declares the device broken until the driver resets it: the transport shows `DEVICE_NEEDS_RESET`.
     pub fn fail(&self) {
         if !self.failed.swap(true, Ordering::AcqRel) {
-            self.raise(ISR_CONFIG);
+            self.signal_change();
         }
     }
 
@@ -75,6 +76,11 @@ impl Interrupt {
         self.status.fetch_and(!bits, Ordering::AcqRel);
     }
 
+    /// Pending bits, which the driver has seen by reading them.
+    pub fn take_status(&self) -> u32 {
+        self.status.swap(0, Ordering::AcqRel)
+    }
+
     /// Counts configuration changes; `ConfigGeneration`.
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
@@ -84,12 +90,12 @@ impl Interrupt {
     pub fn reset(&self) {
         self.status.store(0, Ordering::Release);
         self.failed.store(false, Ordering::Release);
+        self.wire.reset();
     }
 
-    fn raise(&self, bits: u32) {
-        self.status.fetch_or(bits, Ordering::AcqRel);
-        // Only a full counter can fail this, and then an interrupt is pending anyway.
-        let _ = self.line.write(1);
+    fn signal_change(&self) {
+        self.status.fetch_or(ISR_CONFIG, Ordering::AcqRel);
+        self.wire.config();
     }
 }
 
@@ -97,26 +103,45 @@ impl Interrupt {
 mod tests {
     use super::*;
 
+    /// Counts what goes out.
+    #[derive(Debug, Default)]
+    struct Counter(AtomicU32);
+
+    impl Wire for Counter {
+        fn queue(&self, _index: usize) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn config(&self) {
+            self.0.fetch_add(100, Ordering::Relaxed);
+        }
+    }
+
+    fn interrupt() -> (Interrupt, Arc<Counter>) {
+        let counter = Arc::new(Counter::default());
+        (Interrupt::new(counter.clone()), counter)
+    }
+
     #[test]
     fn status_bits_stay_until_acknowledged() {
-        let interrupt = Interrupt::new().unwrap();
+        let (interrupt, counter) = interrupt();
         interrupt.signal_queue(0);
         interrupt.signal_queue(1);
         interrupt.signal_config();
         assert_eq!(interrupt.status(), ISR_QUEUE | ISR_CONFIG);
-        assert_eq!(interrupt.line().read().unwrap(), 3);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 102);
         interrupt.acknowledge(ISR_QUEUE);
         assert_eq!(interrupt.status(), ISR_CONFIG);
         assert_eq!(interrupt.generation(), 1);
+        assert_eq!((interrupt.take_status(), interrupt.status()), (ISR_CONFIG, 0));
     }
 
     #[test]
     fn failing_twice_interrupts_once() {
-        let interrupt = Interrupt::new().unwrap();
+        let (interrupt, counter) = interrupt();
         interrupt.fail();
         interrupt.fail();
         assert!(interrupt.failed());
-        assert_eq!(interrupt.line().read().unwrap(), 1);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 100);
         interrupt.reset();
         assert!(!interrupt.failed());
         assert_eq!(interrupt.status(), 0);

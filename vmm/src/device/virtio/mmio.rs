@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use acpi_tables::{Aml, aml};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::events::Subscriber;
 use super::handshake::{Handshake, QueueSetup};
-use super::{Interrupt, VirtioDevice, lock};
+use super::interrupt::Wire;
+use super::transport::{Bells, Effect, Parts};
+use super::{VirtioDevice, lock};
 use crate::device::{self as machine, Device, Doorbell, Range};
 use crate::memory::{GuestMemory, layout};
 
@@ -59,9 +60,30 @@ pub struct Transport {
     name: String,
     place: Place,
     registers: Mutex<Registers>,
-    interrupt: Arc<Interrupt>,
-    queue_events: Vec<Arc<EventFd>>,
+    line: Arc<Line>,
+    bells: Bells,
     subscriber: machine::Subscriber,
+}
+
+/// The one interrupt of a device, whatever it is about: an irqfd of the machine.
+#[derive(Debug)]
+struct Line(EventFd);
+
+impl Line {
+    fn raise(&self) {
+        // Only a full counter can fail this, and then an interrupt is pending anyway.
+        let _ = self.0.write(1);
+    }
+}
+
+impl Wire for Line {
+    fn queue(&self, _index: usize) {
+        self.raise();
+    }
+
+    fn config(&self) {
+        self.raise();
+    }
 }
 
 /// Which of the machine's places for virtio-mmio devices a transport takes: window and interrupt.
@@ -71,9 +93,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// How many there are.
+    pub const COUNT: usize = (layout::IO_APIC_PINS - layout::VIRTIO_MMIO_GSI) as usize;
+
     /// The place with this number, from 0; None when there are no more interrupts.
     pub fn nth(number: u32) -> Option<Place> {
-        (number < layout::IO_APIC_PINS - layout::VIRTIO_MMIO_GSI).then_some(Place { number })
+        ((number as usize) < Place::COUNT).then_some(Place { number })
     }
 
     /// Guest physical address of its window.
@@ -101,13 +126,9 @@ impl Transport {
     /// # Errors
     /// Event descriptors could not be made.
     pub fn new(device: Box<dyn VirtioDevice>, place: Place, memory: GuestMemory) -> io::Result<Self> {
-        let (name, device_type) = (device.name().to_owned(), device.device_type());
-        let new_event = |_: &u16| EventFd::new(EFD_NONBLOCK).map(Arc::new);
-        let queue_events: Vec<_> = device.queue_sizes().iter().map(new_event).collect::<io::Result<_>>()?;
-        let interrupt = Arc::new(Interrupt::new()?);
-        let handshake = Handshake::new(device, memory, Arc::clone(&interrupt));
-        let subscriber =
-            Subscriber::new(Arc::clone(handshake.device()), Arc::clone(&interrupt), queue_events.clone())?;
+        let line = Arc::new(Line(EventFd::new(EFD_NONBLOCK)?));
+        let Parts { name, device_type, handshake, bells, subscriber, .. } =
+            Parts::new(device, memory, line.clone())?;
         let registers = Registers {
             handshake,
             device_type,
@@ -115,21 +136,7 @@ impl Transport {
             driver_features_page: 0,
             selected_queue: 0,
         };
-        Ok(Transport {
-            name,
-            place,
-            registers: Mutex::new(registers),
-            interrupt,
-            queue_events,
-            subscriber: Arc::new(Mutex::new(subscriber)),
-        })
-    }
-
-    fn notify(&self, queue: u32) {
-        if let Some(event) = self.queue_events.get(queue as usize) {
-            // Only a full counter can fail this, and then the event is pending anyway.
-            let _ = event.write(1);
-        }
+        Ok(Transport { name, place, registers: Mutex::new(registers), line, bells, subscriber })
     }
 
     fn registers(&self) -> MutexGuard<'_, Registers> {
@@ -147,14 +154,14 @@ impl Device for Transport {
     }
 
     fn interrupt(&self) -> Option<machine::Interrupt<'_>> {
-        Some(machine::Interrupt { gsi: self.place.gsi(), event: self.interrupt.line() })
+        Some(machine::Interrupt { gsi: self.place.gsi(), event: &self.line.0 })
     }
 
     /// One a queue. (A notification that comes as a write nevertheless has the same effect.)
     fn doorbells(&self) -> Vec<Doorbell<'_>> {
         let address = self.place.base() + QUEUE_NOTIFY;
-        let numbered = (0..).zip(&self.queue_events);
-        numbered.map(|(value, event)| Doorbell { address, value, event }).collect()
+        let numbered = (0..).zip(self.bells.events());
+        numbered.map(|(value, event)| Doorbell { address, value: Some(value), event }).collect()
     }
 
     fn subscriber(&self) -> Option<machine::Subscriber> {
@@ -203,20 +210,12 @@ impl Device for Transport {
         } else if let (Ok(word), 0) = (<[u8; 4]>::try_from(data), offset % 4) {
             let value = u32::from_le_bytes(word);
             if offset == QUEUE_NOTIFY {
-                self.notify(value);
+                self.bells.ring(value as usize);
             } else if registers.write(offset, value) == Effect::Activated {
-                // What the driver made available before it was ready, or while the device was saved,
-                // came without a notification.
-                (0..self.queue_events.len() as u32).for_each(|queue| self.notify(queue));
+                self.bells.ring_all();
             }
         }
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Effect {
-    None,
-    Activated,
 }
 
 impl Registers {
@@ -291,4 +290,4 @@ fn set_high(address: &mut u64, value: u32) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,13 +4,14 @@
 //! - [`VirtioDevice`]: what a device is to everything else. It describes itself; nothing asks which it is.
 //! - [`queue`], [`chain`]: the split virtqueue from the device's side; buffers are validated when taken.
 //! - [`handshake`]: device status, feature negotiation, queue set-up: common to every transport.
-//! - [`mmio`]: the virtio-mmio register file over it.
+//! - [`mmio`], [`pci`]: the transports over it, two ways in which registers and interrupts look. [`transport`]:
+//!   what both are made of, and the choice between them.
 //! - [`interrupt`]: how a device interrupts its driver. [`events`]: a device in the event loop.
 //! - [`rate_limit`]: token buckets for devices that have limits.
 //!
 //! # Assembly
-//! [`mmio::Transport::new`] makes a [`Device`](crate::device::Device) of the machine out of any
-//! [`VirtioDevice`]. All I/O runs on the event loop's thread; vCPU threads only come for registers.
+//! [`transport::TransportKind::assemble`] makes [`Device`](crate::device::Device)s of the machine out of
+//! [`VirtioDevice`]s; no transport knows which device it carries. All I/O runs on the event loop's thread; vCPU threads only come for registers.
 //!
 //! # The driver is hostile
 //! Whatever the guest writes, a device may break only for that guest: an invalid ring or chain makes the
@@ -22,8 +23,9 @@
 //! |---|---|---|
 //! | `bug_01_*` | queue registers writable after activation | CVE-2026-5747 |
 //! | `bug_02_*` | status written out of order, bits cleared, failed activation not shown | Firecracker 5818, Cloud Hypervisor 8295 |
-//! | `bug_03_*` | queue selector out of range | Cloud Hypervisor 7918 |
+//! | `bug_03_*` | queue selector or MSI-X vector out of range, odd accesses to the MSI-X table | Cloud Hypervisor 7918, 6657, 8417 |
 //! | `bug_04_*` | access of wrong width, misaligned, unmapped | Cloud Hypervisor 8506 |
+//! | `bug_05_*` | a base address register moved to where nothing can be | Cloud Hypervisor 7950 |
 //! | `bug_06_*` | available index runs ahead, descriptor cycle, index out of range, nested indirect | Firecracker 3149 |
 //! | `bug_07_*` | lengths in packet headers larger than the packet | CVE-2019-18960 |
 //! | `bug_09_*` | memory or work without bound on the guest's word | Firecracker 5762, 5794 |
@@ -48,11 +50,13 @@ pub mod handshake;
 pub mod interrupt;
 pub mod mmio;
 pub mod net;
+pub mod pci;
 pub mod queue;
 pub mod rate_limit;
 pub mod rng;
 #[cfg(test)]
 mod testing;
+pub mod transport;
 pub mod vsock;
 
 use std::io;
@@ -61,6 +65,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hv_common::Counters;
 pub use interrupt::Interrupt;
+pub use transport::{AssembleError, TransportKind};
 
 use crate::memory::GuestMemory;
 use queue::Virtqueue;
@@ -76,6 +81,12 @@ pub trait VirtioDevice: Send {
 
     /// The device type's number. Virtio 1.2, section 5.
     fn device_type(&self) -> u32;
+
+    /// What it is called on a PCI bus: base class, sub-class and interface, a byte each. Drivers go by the
+    /// device type; this is for people's listings. 0xff0000 is "none of the classes".
+    fn pci_class(&self) -> u32 {
+        0xff_0000
+    }
 
     /// The device type's feature bits that this device offers. The transport adds those that concern
     /// rings and transport.

@@ -1,15 +1,19 @@
 //! A driver for tests: rings in real guest memory, registers and event loop as a machine has them.
 
 use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::VirtioDevice;
 use super::handshake::status;
-use super::mmio::{Place, QUEUE_NOTIFY, Transport};
+use super::mmio::{self, QUEUE_NOTIFY};
+use super::{VirtioDevice, pci};
+use crate::device::message::{Message, Messages, Router};
+use crate::device::pci::Function;
 use crate::device::{Device, Subscriber};
 use crate::memory::GuestMemory;
 
@@ -37,7 +41,9 @@ pub struct Used {
 
 pub struct Rig {
     pub memory: GuestMemory,
-    pub transport: Transport,
+    pub transport: Arc<dyn Device>,
+    /// The function, where the transport is PCI.
+    pub function: Option<Arc<pci::Transport>>,
     events: EventManager<Subscriber>,
     queues: Vec<DriverQueue>,
     next_buffer: u64,
@@ -76,11 +82,58 @@ impl DriverQueue {
 impl Rig {
     /// A device that no driver has touched.
     pub fn untouched(device: Box<dyn VirtioDevice>) -> Rig {
-        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
-        let transport = Transport::new(device, Place::nth(0).unwrap(), memory.clone()).unwrap();
+        let (memory, place) = (guest_memory(), mmio::Place::nth(0).unwrap());
+        let transport = Arc::new(mmio::Transport::new(device, place, memory.clone()).unwrap());
+        Rig::over(memory, transport, None)
+    }
+
+    /// The same on a PCI bus; memory and MSI-X are enabled, and vectors go nowhere but to their events.
+    pub fn untouched_pci(device: Box<dyn VirtioDevice>) -> Rig {
+        let (memory, place) = (guest_memory(), pci::Place::nth(0).unwrap());
+        let function = Arc::new(pci::Transport::new(device, place, memory.clone()).unwrap());
+        function.messages().unwrap().attach(Arc::new(Nowhere));
+        let rig = Rig::over(memory, function.clone(), Some(function));
+        rig.enable_pci();
+        rig
+    }
+
+    fn over(memory: GuestMemory, transport: Arc<dyn Device>, function: Option<Arc<pci::Transport>>) -> Rig {
         let mut events = EventManager::new().unwrap();
         events.add_subscriber(transport.subscriber().unwrap());
-        Rig { memory, transport, events, queues: Vec::new(), next_buffer: BUFFERS }
+        Rig { memory, transport, function, events, queues: Vec::new(), next_buffer: BUFFERS }
+    }
+
+    /// As a bus driver does before it looks at the device.
+    fn enable_pci(&self) {
+        let Some(function) = &self.function else { return };
+        function.write_config(0x04, &6u16.to_le_bytes());
+        let msix = self.capability(0x11).unwrap();
+        function.write_config(msix + 2, &0x8000u16.to_le_bytes());
+        for vector in 0..self.messages().events().len() as u64 {
+            for (at, word) in [(0, 0xfee0_0000), (4, 0), (8, 0x20 + vector as u32), (12, 0)] {
+                self.transport.write(0x4000 + 16 * vector + at, &u32::to_le_bytes(word));
+            }
+        }
+    }
+
+    /// Where the first capability of this number is in the configuration space.
+    pub fn capability(&self, id: u8) -> Option<u8> {
+        let function = self.function.as_ref()?;
+        let byte = |at: u8| {
+            let mut byte = [0];
+            function.read_config(at, &mut byte);
+            byte[0]
+        };
+        let mut at = byte(0x34);
+        while at != 0 && byte(at) != id {
+            at = byte(at + 1);
+        }
+        (at != 0).then_some(at)
+    }
+
+    /// The transport's messages, where it is PCI.
+    pub fn messages(&self) -> &dyn Messages {
+        self.transport.messages().unwrap()
     }
 
     /// A device that is live, with all that it offers.
@@ -89,14 +142,23 @@ impl Rig {
     }
 
     pub fn with_features(device: Box<dyn VirtioDevice>, mask: u64) -> Rig {
-        let mut rig = Rig::untouched(device);
-        rig.start(mask);
-        assert_eq!(rig.status(), live());
-        rig
+        Rig::untouched(device).started(mask)
+    }
+
+    /// A live device on a PCI bus.
+    pub fn new_pci(device: Box<dyn VirtioDevice>) -> Rig {
+        Rig::untouched_pci(device).started(u64::MAX)
+    }
+
+    fn started(mut self, mask: u64) -> Rig {
+        self.start(mask);
+        assert_eq!(self.status(), live());
+        self
     }
 
     /// The whole initialisation, Virtio 1.2, section 3.1.1.
     pub fn start(&mut self, mask: u64) {
+        self.enable_pci();
         self.negotiate(mask);
         self.set_up_queues();
         self.write(0x70, live().into());
@@ -132,19 +194,26 @@ impl Rig {
                 self.write(register, address as u32);
                 self.write(register + 4, (address >> 32) as u32);
             }
+            if self.function.is_some() {
+                self.transport.write(0x1a, &(index as u16 + 1).to_le_bytes());
+            }
             self.write(0x44, 1);
             self.queues.push(queue);
         }
     }
 
+    /// Reads a register, named as in virtio-mmio, whatever the transport.
     pub fn read(&self, offset: u64) -> u32 {
         let mut word = [0; 4];
-        self.transport.read(offset, &mut word);
+        let (at, width) = if self.function.is_some() { as_pci(offset, 0) } else { (offset, 4) };
+        self.transport.read(at, &mut word[..width]);
         u32::from_le_bytes(word)
     }
 
+    /// Writes a register, named as in virtio-mmio, whatever the transport.
     pub fn write(&self, offset: u64, value: u32) {
-        self.transport.write(offset, &value.to_le_bytes());
+        let (at, width) = if self.function.is_some() { as_pci(offset, value) } else { (offset, 4) };
+        self.transport.write(at, &value.to_le_bytes()[..width]);
     }
 
     pub fn status(&self) -> u8 {
@@ -157,7 +226,10 @@ impl Rig {
 
     /// How often the guest has been interrupted since the last call.
     pub fn interrupts(&self) -> u64 {
-        self.transport.interrupt().unwrap().event.read().unwrap_or(0)
+        match self.transport.interrupt() {
+            Some(interrupt) => interrupt.event.read().unwrap_or(0),
+            None => self.messages().events().iter().map(|event| event.read().unwrap_or(0)).sum(),
+        }
     }
 
     /// Makes a request available, without a notification.
@@ -318,6 +390,39 @@ impl Rig {
         self.start(u64::MAX);
         assert_eq!(self.status(), live(), "does not come up any more");
         self.run();
+    }
+}
+
+fn guest_memory() -> GuestMemory {
+    GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap()
+}
+
+/// Takes every message, and sends it to nobody.
+struct Nowhere;
+
+impl Router for Nowhere {
+    fn route(&self, _messages: &[(usize, Message)]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where virtio-pci has what virtio-mmio has in a register, and how wide it is there.
+fn as_pci(register: u64, value: u32) -> (u64, usize) {
+    match register {
+        0x10 => (0x04, 4),
+        0x14 => (0x00, 4),
+        0x20 => (0x0c, 4),
+        0x24 => (0x08, 4),
+        0x30 => (0x16, 2),
+        0x34 | 0x38 => (0x18, 2),
+        0x44 => (0x1c, 2),
+        QUEUE_NOTIFY => (0x3000 + 4 * u64::from(value), 2),
+        0x60 => (0x1000, 1),
+        0x70 => (0x14, 1),
+        0x80..0x88 => (register - 0x60, 4),
+        0x90..0x98 => (register - 0x68, 4),
+        0xa0..0xa8 => (register - 0x70, 4),
+        other => panic!("virtio-pci has no register {other:#x}"),
     }
 }
 

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 
 use super::super::testing::{Buffer, Rig, Used, hostile};
 use super::*;
-use crate::device::Device;
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;

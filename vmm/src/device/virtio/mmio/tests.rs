@@ -15,17 +15,17 @@ const INDIRECT: u16 = 4;
 
 /// Counts what is done to it, and answers requests by filling their buffers with 7.
 #[derive(Default)]
-struct Probe {
+pub struct Probe {
     config: [u8; 6],
     refuse: bool,
-    counts: Arc<Counts>,
+    pub counts: Arc<Counts>,
     active: Option<(Activation, Virtqueue)>,
 }
 
 #[derive(Default)]
-struct Counts {
-    activations: AtomicUsize,
-    resets: AtomicUsize,
+pub struct Counts {
+    pub activations: AtomicUsize,
+    pub resets: AtomicUsize,
 }
 
 impl VirtioDevice for Probe {
@@ -65,6 +65,13 @@ impl VirtioDevice for Probe {
         queue.serve(&activation.memory, &activation.interrupt, |chain| {
             Some(chain.writable.copy_from(&vec![7; chain.writable.len().min(1 << 20)]) as u32)
         })
+    }
+}
+
+impl Probe {
+    /// One that cannot be activated.
+    pub fn refusing() -> Probe {
+        Probe { refuse: true, ..Probe::default() }
     }
 }
 
@@ -201,7 +208,7 @@ fn bug_02_features_that_were_not_offered_are_refused() {
 
 #[test]
 fn bug_02_failed_activation_shows_and_can_be_repeated() {
-    let probe = Probe { refuse: true, ..Probe::default() };
+    let probe = Probe::refusing();
     let counts = Arc::clone(&probe.counts);
     let mut rig = Rig::untouched(Box::new(probe));
     for attempt in 1..3 {
@@ -430,7 +437,7 @@ fn places_end_with_the_interrupts() {
 fn describes_itself_to_the_machine() {
     let (rig, _) = probe();
     let doorbells = rig.transport.doorbells();
-    assert_eq!(doorbells.iter().map(|d| d.value).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(doorbells.iter().map(|d| d.value).collect::<Vec<_>>(), [Some(0), Some(1)]);
     assert!(doorbells.iter().all(|d| d.address == layout::VIRTIO_MMIO + QUEUE_NOTIFY));
     assert_eq!(rig.transport.range(), Range::memory(layout::VIRTIO_MMIO, WINDOW));
     let mut aml = Vec::new();
