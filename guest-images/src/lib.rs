@@ -16,6 +16,7 @@ mod compression;
 pub mod dirs;
 mod draft;
 pub mod erofs;
+mod holes;
 pub mod initramfs;
 pub mod kernel;
 pub mod modules;

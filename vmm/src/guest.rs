@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use hv_common::{Crossings, Timeline};
@@ -34,6 +36,7 @@ use crate::kvm::{self, Kvm};
 use crate::memory::{self, GuestMemory, layout};
 use crate::recipe::{Progress, Step};
 use crate::settings::Settings;
+use crate::threads;
 
 /// How long the machine's threads may take to come to their gate: each is in a piece of work that does not
 /// wait for the guest.
@@ -155,18 +158,17 @@ impl Guest {
         progress.begin(Step::OpenKvm);
         let kvm = Kvm::open()?;
         progress.begin(Step::CreateVm);
-        let mut vm = Vm::new(&kvm)?;
-        progress.begin(Step::MapMemory);
-        let memory = match hardware.huge_pages {
-            Some(page) => memory::huge::map(settings.memory, page)?,
-            None => memory::map(settings.memory)?,
-        };
-        vm.set_memory(&memory)?;
-        progress.begin(Step::LoadKernel);
-        let kernel = load_kernel(&description, &memory)?;
-        progress.begin(Step::PlaceInitramfs);
-        let initramfs = place_initramfs(&description, &kernel, &memory)?;
+        // Most of it is the host's kernel waiting for itself (it moves a thread of the VM's into our cgroup,
+        // virt/kvm/kvm_main.c, kvm_vm_create_worker_thread): time enough to fill the memory.
+        let (vm, filled) = thread::scope(|scope| {
+            let vm = threads::spawn_scoped(scope, "create-vm", || Vm::new(&kvm));
+            let filled = fill(&description, hardware, progress);
+            (vm.map(|vm| vm.join().unwrap_or_else(|panic| resume_unwind(panic))), filled)
+        });
+        let mut vm = vm.map_err(|error| Error::Host("start a thread", error))??;
+        let Filled { memory, kernel, initramfs } = filled?;
         progress.begin(Step::ConnectDevices);
+        vm.set_memory(&memory)?;
         let command_line = description.command_line;
         let ending = Ending::new().map_err(|error| Error::Host("make an eventfd", error))?;
         let console = description.console;
@@ -254,6 +256,32 @@ fn grow_descriptor_table() {
     const HIGH: i32 = 255;
     // Where the limit is lower, the table stays small and growing it later costs time only.
     let _ = rustix::io::fcntl_dupfd_cloexec(io::stderr().as_fd(), HIGH);
+}
+
+/// Guest memory with what is in it before the machine's tables.
+struct Filled {
+    memory: GuestMemory,
+    kernel: Kernel,
+    /// Guest address and length.
+    initramfs: (u64, u64),
+}
+
+fn fill(
+    description: &Description<'_>,
+    hardware: &Hardware,
+    progress: &mut Progress,
+) -> Result<Filled, Error> {
+    progress.begin(Step::MapMemory);
+    let size = description.settings.memory;
+    let memory = match hardware.huge_pages {
+        Some(page) => memory::huge::map(size, page)?,
+        None => memory::map(size)?,
+    };
+    progress.begin(Step::LoadKernel);
+    let kernel = load_kernel(description, &memory)?;
+    progress.begin(Step::PlaceInitramfs);
+    let initramfs = place_initramfs(description, &kernel, &memory)?;
+    Ok(Filled { memory, kernel, initramfs })
 }
 
 fn load_kernel(description: &Description<'_>, memory: &GuestMemory) -> Result<Kernel, Error> {

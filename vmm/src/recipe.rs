@@ -8,15 +8,15 @@ use std::fmt;
 pub enum Step {
     /// The host's KVM is there and for us.
     OpenKvm,
-    /// A virtual machine with interrupt controllers and nothing else.
+    /// A virtual machine with interrupt controllers and nothing else; made while the next three steps go on.
     CreateVm,
     /// Guest memory, reserved.
     MapMemory,
-    /// The kernel's segments, mapped from its file.
+    /// The kernel's segments: copied what it writes to, mapped from its file the rest.
     LoadKernel,
     /// The initramfs, copied to the top of low memory.
     PlaceInitramfs,
-    /// Every device on the bus, its interrupt and doorbells connected.
+    /// Its memory, and every device on the bus, its interrupt and doorbells connected.
     ConnectDevices,
     /// ACPI tables, command line, zero page, page tables.
     WriteTables,
@@ -48,11 +48,11 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Step::OpenKvm => "open /dev/kvm",
-            Step::CreateVm => "create a virtual machine with KVM's interrupt controllers",
+            Step::CreateVm => "create a virtual machine with KVM's interrupt controllers, and meanwhile:",
             Step::MapMemory => "reserve guest memory",
-            Step::LoadKernel => "map the kernel's segments privately from its file",
+            Step::LoadKernel => "load the kernel: copy what it will write to, map the rest from its file",
             Step::PlaceInitramfs => "copy the initramfs to the top of low memory",
-            Step::ConnectDevices => "put every device on the bus and connect its interrupt and doorbells",
+            Step::ConnectDevices => "give the machine its memory; put every device on the bus and connect its interrupt and doorbells",
             Step::WriteTables => "write ACPI tables, command line, zero page and page tables",
             Step::CreateVcpus => "create vCPUs with their CPUID and registers",
             Step::StartEvents => "start the thread that serves the devices",

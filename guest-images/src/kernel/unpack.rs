@@ -12,6 +12,7 @@ use super::error::Failed;
 use super::{MAX_SIZE, elf};
 use crate::compression::Compression;
 use crate::draft::Draft;
+use crate::holes;
 
 /// An unpacked kernel.
 pub(super) struct Unpacked {
@@ -85,5 +86,6 @@ fn pour(file: &File, setup: &SetupHeader, mut into: &File) -> Result<(u64, Strin
         into.write_all(&buffer[..count]).map_err(Failed::Cache)?;
     }
     elf::check(into, length).map_err(Failed::read)??;
+    holes::dig(into, length).map_err(Failed::Cache)?;
     Ok((length, crate::hex(&hash.finalize())))
 }

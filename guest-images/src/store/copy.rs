@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::{StoreError, at};
+use crate::holes;
 
 /// Directories below a module directory, one in another.
 const MAX_DEPTH: usize = 16;
@@ -12,8 +13,10 @@ const MAX_DEPTH: usize = 16;
 /// Copies a regular file; its permissions become the usual ones.
 pub(super) fn file(from: &Path, to: &Path) -> Result<(), StoreError> {
     let mut source = fs::File::open(from).map_err(at("read", from))?;
-    let mut target = fs::File::create_new(to).map_err(at("write", to))?;
-    io::copy(&mut source, &mut target).map(|_| ()).map_err(at("copy", from))
+    let mut target =
+        fs::File::options().read(true).write(true).create_new(true).open(to).map_err(at("write", to))?;
+    let length = io::copy(&mut source, &mut target).map_err(at("copy", from))?;
+    holes::dig(&target, length).map_err(at("write", to))
 }
 
 /// The same, unless there is no such file.

@@ -1,24 +1,30 @@
-//! The kernel's ELF file (vmlinux): read with suspicion, then mapped rather than copied.
+//! The kernel's ELF file (vmlinux), read with suspicion; [`load`] places it in guest memory.
 //!
 //! The file is the user's, but it may be damaged, or no kernel at all, or made to hurt: every number in
 //! it is checked against the file's length and the guest's memory before it is used, and the number of
 //! segments is bounded.
+
+mod load;
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use vm_memory::{GuestAddress, GuestMemoryBackend};
-
-use crate::memory::{self, GuestMemory, layout, scatter};
+use crate::memory::{self, layout};
 
 /// Bytes of `Elf64_Ehdr` and `Elf64_Phdr`.
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 /// A vmlinux has five or six.
 const MAX_PROGRAM_HEADERS: u16 = 64;
+/// Bytes of `Elf64_Shdr`. A vmlinux has thirty to fifty of them.
+const SECTION_HEADER: usize = 64;
+const MAX_SECTIONS: u16 = 256;
 const PT_LOAD: u32 = 1;
+const PF_W: u32 = 2;
+const SHT_NOBITS: u32 = 8;
+const SHF_EXECINSTR: u64 = 4;
 const EM_X86_64: u16 = 62;
 
 /// Why a file cannot be loaded as a kernel.
@@ -97,6 +103,9 @@ struct Segment {
     offset: u64,
     file_len: u64,
     guest: Range<u64>,
+    writable: bool,
+    /// How much of it, from its start, the kernel writes to: all of it, unless it is read-only behind its code.
+    written: u64,
 }
 
 impl Kernel {
@@ -131,6 +140,9 @@ impl Kernel {
             segments.extend(segment(&header, index, len, &possible)?);
         }
         check(entry, &segments)?;
+        if let Some(code) = code(file, &header, len) {
+            segments.iter_mut().for_each(|segment| segment.spare(&code));
+        }
         Ok(Kernel { entry, segments })
     }
 
@@ -138,48 +150,38 @@ impl Kernel {
     pub fn end(&self) -> u64 {
         self.segments.iter().map(|segment| segment.guest.end).max().unwrap_or(layout::HIGH_RAM)
     }
-
-    /// Places the segments: whole pages are mapped privately from the file's page cache where their
-    /// position in the file allows it, so that nothing is copied before the guest writes, and machines
-    /// with the same kernel share it. The rest is copied.
-    ///
-    /// # Errors
-    /// The file cannot be read or mapped, or has changed since [`Kernel::read`].
-    pub fn load(&self, file: &File, memory: &GuestMemory) -> Result<(), Error> {
-        for segment in &self.segments {
-            let mapped = if memory::takes_files(memory) { segment.mappable() } else { 0 };
-            if mapped > 0 {
-                memory::map_file(memory, segment.guest.start, file, segment.offset, mapped)
-                    .map_err(Error::Map)?;
-            }
-            copy(file, memory, segment, mapped)?;
-        }
-        Ok(())
-    }
 }
 
 impl Segment {
-    /// How many bytes, from the start, may be mapped instead of copied. Not the last page if the file's
-    /// part ends within it: what follows in the file is not zero.
-    fn mappable(&self) -> u64 {
-        let aligned = (self.offset | self.guest.start).is_multiple_of(layout::PAGE);
-        if aligned { self.file_len & !(layout::PAGE - 1) } else { 0 }
+    /// Takes what lies behind the last of its code as never written; `code` are ranges of the file.
+    fn spare(&mut self, code: &[Range<u64>]) {
+        if !self.writable {
+            let end = self.offset + self.file_len;
+            let inside = code.iter().filter(|part| part.start < end && part.end > self.offset);
+            self.written = inside.map(|part| part.end.min(end) - self.offset).max().unwrap_or(0);
+        }
     }
 }
 
-/// Copies what is not mapped, straight to where it belongs.
-fn copy(file: &File, memory: &GuestMemory, segment: &Segment, mapped: u64) -> Result<(), Error> {
-    let mut done = mapped;
-    while done < segment.file_len {
-        let address = GuestAddress(segment.guest.start + done);
-        let slice = memory.get_slice(address, (segment.file_len - done) as usize).map_err(Error::Copy)?;
-        let read = scatter::read_at(file, &[slice], segment.offset + done);
-        match read.map_err(|error| Error::Read("segments", error))? {
-            0 => return Err(Error::Read("segments", io::ErrorKind::UnexpectedEof.into())),
-            count => done += count as u64,
+/// Where the file's code is, as its section headers say. None when it has none, or they are damaged: the
+/// kernel itself does without.
+fn code(file: &File, header: &[u8; HEADER], len: u64) -> Option<Vec<Range<u64>>> {
+    let (table, size, count) = (long(header, 40), half(header, 58), half(header, 60));
+    if usize::from(size) != SECTION_HEADER || count == 0 || count > MAX_SECTIONS {
+        return None;
+    }
+    let mut bytes = vec![0; usize::from(count) * SECTION_HEADER];
+    table.checked_add(bytes.len() as u64).filter(|end| *end <= len)?;
+    file.read_exact_at(&mut bytes, table).ok()?;
+    let mut code = Vec::new();
+    for section in bytes.chunks_exact(SECTION_HEADER) {
+        let kind = u32::from_le_bytes([section[4], section[5], section[6], section[7]]);
+        if long(section, 8) & SHF_EXECINSTR != 0 && kind != SHT_NOBITS {
+            let start = long(section, 24);
+            code.push(start..start.checked_add(long(section, 32))?);
         }
     }
-    Ok(())
+    Some(code)
 }
 
 /// A program header's segment, if it is one to load and not empty.
@@ -207,7 +209,8 @@ fn segment(
     if guest.start < possible.start || guest.end > possible.end {
         return Err(Error::Outside { index, wanted: guest, possible: possible.clone() });
     }
-    Ok(Some(Segment { offset, file_len, guest }))
+    let flags = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    Ok(Some(Segment { offset, file_len, guest, writable: flags & PF_W != 0, written: file_len }))
 }
 
 /// Segments do not overlap, and the entry is in what one of them has in the file.

@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use proptest::prelude::*;
-use vm_memory::Bytes;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 
@@ -53,14 +53,30 @@ fn read_kernel(bytes: Vec<u8>, len: u64) -> Result<Kernel, Error> {
     Kernel::read(&file(bytes, len), 64 * MIB)
 }
 
+/// Section headers at the end of what [`file`] makes, which say that these ranges are code.
+fn with_code(mut bytes: Vec<u8>, len: u64, code: &[Range<u64>]) -> File {
+    bytes[40..48].copy_from_slice(&len.to_le_bytes());
+    bytes[58..60].copy_from_slice(&(SECTION_HEADER as u16).to_le_bytes());
+    bytes[60..62].copy_from_slice(&(code.len() as u16).to_le_bytes());
+    let mut file = file(bytes, len);
+    for range in code {
+        let mut section = [0; SECTION_HEADER];
+        section[8..16].copy_from_slice(&SHF_EXECINSTR.to_le_bytes());
+        section[24..32].copy_from_slice(&range.start.to_le_bytes());
+        section[32..40].copy_from_slice(&range.end.wrapping_sub(range.start).to_le_bytes());
+        file.write_all(&section).unwrap();
+    }
+    file
+}
+
 #[test]
-fn segments_are_mapped_copied_and_zeroed() {
-    let loads = [(0x1000, 16 * MIB, 0x2345, 0x5000), (0x4010, 17 * MIB + 0x10, 0x20, 0x40)];
-    let file = file(elf(16 * MIB, &loads), 0x6000);
+fn what_the_kernel_writes_is_copied_and_the_rest_mapped() {
+    let loads = [(0x1000, 16 * MIB, 0x4345, 0x8000), (0x6010, 17 * MIB + 0x10, 0x20, 0x40)];
+    let file = with_code(elf(16 * MIB, &loads), 0x7000, &[0x1000..0x2080, 0x6010..0x6020]);
     let kernel = Kernel::read(&file, 64 * MIB).unwrap();
     assert_eq!(kernel.end(), 17 * MIB + 0x50);
-    assert_eq!(kernel.segments[0].mappable(), 0x2000, "the page with the end is copied");
-    assert_eq!(kernel.segments[1].mappable(), 0, "not at a page of the file");
+    assert_eq!(kernel.segments[0].mappable(), 0x2000..0x4000, "not the code's, nor the page with the end");
+    assert!(kernel.segments[1].mappable().is_empty(), "not at a page of the file");
     let memory = memory::map(64 * MIB).unwrap();
     kernel.load(&file, &memory).unwrap();
     let byte = |at: u64| memory.read_obj::<u8>(GuestAddress(at)).unwrap();
@@ -72,6 +88,25 @@ fn segments_are_mapped_copied_and_zeroed() {
             assert_eq!(byte(address + at), 0, "{at:#x} of {address:#x}");
         }
     }
+}
+
+#[test]
+fn without_sections_everything_is_copied() {
+    let good = elf(16 * MIB, &[(0x1000, 16 * MIB, 0x3000, 0x3000)]);
+    assert!(read_kernel(good, 0x4000).unwrap().segments[0].mappable().is_empty());
+}
+
+#[test]
+fn holes_of_the_file_are_zero_in_memory_and_take_none() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(8 * MIB).unwrap();
+    file.write_all_at(&elf(16 * MIB, &[(0x1000, 16 * MIB, 7 * MIB, 7 * MIB)]), 0).unwrap();
+    file.write_all_at(b"start", 0x1000).unwrap();
+    file.write_all_at(b"far", 5 * MIB).unwrap();
+    let memory = memory::map(64 * MIB).unwrap();
+    Kernel::read(&file, 64 * MIB).unwrap().load(&file, &memory).unwrap();
+    let byte = |at: u64| memory.read_obj::<u8>(GuestAddress(16 * MIB + at - 0x1000)).unwrap();
+    assert_eq!([byte(0x1000), byte(3 * MIB), byte(5 * MIB), byte(5 * MIB + 3)], [b's', 0, b'f', 0]);
 }
 
 #[test]
@@ -141,6 +176,17 @@ proptest! {
         let mut bytes = elf(16 * MIB, &[(0x1000, 16 * MIB, 0x1000, 0x3000)]);
         bytes[at] = byte;
         let _ = read_kernel(bytes, 0x4000);
+    }
+
+    #[test]
+    fn any_sections_are_survived(code in prop::collection::vec((any::<u64>(), any::<u64>()), 0..4), at in 40usize..62, byte: u8) {
+        let ranges: Vec<Range<u64>> = code.iter().map(|(start, len)| *start..start.wrapping_add(*len)).collect();
+        let mut bytes = elf(16 * MIB, &[(0x1000, 16 * MIB, 0x2000, 0x3000)]);
+        bytes[at] = byte;
+        let file = with_code(bytes, 0x4000, &ranges);
+        if let Ok(kernel) = Kernel::read(&file, 64 * MIB) {
+            kernel.load(&file, &memory::map(64 * MIB).unwrap()).unwrap();
+        }
     }
 
     #[test]
