@@ -136,6 +136,12 @@ both_kinds! {
         let console = ask(&["console", &name]);
         if kind == Kind::Vm {
             assert!(metrics["crossings"]["total"].as_u64().unwrap() > 0, "{metrics}");
+            let root = &metrics["devices"]["root"];
+            for counted in ["requests", "bytes_to_guest", "bytes_from_guest", "interrupts"] {
+                assert!(root[counted].as_u64().unwrap() > 0, "{metrics}");
+            }
+            assert_eq!(root["errors"], 0);
+            assert!(metrics["usage"]["guest_resident_bytes"].as_u64().unwrap() > 1 << 20, "{metrics}");
             console.expect(0);
         } else {
             assert!(metrics["usage"].is_object(), "{metrics}");

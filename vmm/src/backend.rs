@@ -11,8 +11,8 @@ use hv_common::sandbox::Stdio;
 use hv_common::spec::TerminalSize;
 use hv_common::wire::ToGuest;
 use hv_common::{
-    Backend, Crossings, Exit, Kind, Metrics, Pause, Phase, Root, Sandbox, SandboxError, Spec, StartError,
-    Timeline,
+    Backend, Counters, Crossings, Exit, Kind, Metrics, Pause, Phase, Root, Sandbox, SandboxError, Spec,
+    StartError, Timeline, procfs,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::retry_on_intr;
@@ -314,6 +314,17 @@ impl Running {
         }
     }
 
+    /// What the machine takes of the host.
+    fn usage(&self) -> Counters {
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let cpu_ns = cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64;
+        let mut usage = Counters::from([("cpu_ns".into(), cpu_ns)]);
+        if let Ok(memory) = procfs::memory_in(std::process::id() as i32, &self.guest.memory_ranges()) {
+            usage.insert("guest_resident_bytes".into(), memory.rss);
+        }
+        usage
+    }
+
     fn send(&self, message: &ToGuest, what: &str) -> Result<(), SandboxError> {
         let unreachable = |error| SandboxError {
             what: format!("cannot {what} the workload: its guest does not answer"),
@@ -388,8 +399,11 @@ impl Sandbox for Running {
     }
 
     fn metrics(&self) -> Metrics {
-        let devices = self.meters.iter().map(|(name, meter)| (name.clone(), meter.read())).collect();
-        Metrics { crossings: self.crossings(), devices, ..Metrics::default() }
+        let mut devices = self.guest.activity();
+        for (name, meter) in &self.meters {
+            devices.entry(name.clone()).or_default().extend(meter.read());
+        }
+        Metrics { crossings: self.crossings(), devices, usage: self.usage() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A machine, from its description to its running vCPUs.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use hv_common::{Crossings, Timeline};
+use hv_common::{Counters, Crossings, Timeline};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
 
 use crate::acpi;
@@ -235,6 +236,12 @@ impl Guest {
             let _ = stats.add_to(&mut crossings);
         }
         crossings
+    }
+
+    /// What its devices have done, by their names.
+    pub fn activity(&self) -> BTreeMap<String, Counters> {
+        let counted = |device: &Arc<dyn Device>| Some((device.name().to_owned(), device.activity()?));
+        self.devices.iter().filter_map(counted).collect()
     }
 
     /// Where guest memory is in this process.

@@ -17,6 +17,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use event_manager::MutEventSubscriber;
+use hv_common::Counters;
 use vmm_sys_util::eventfd::EventFd;
 
 use message::Messages;
@@ -136,6 +137,11 @@ pub trait Device: Send + Sync {
     /// Whether its subscriber gets an event loop, and so a thread, of its own.
     fn own_thread(&self) -> bool {
         false
+    }
+
+    /// What is counted of it, whatever it is.
+    fn activity(&self) -> Option<Counters> {
+        None
     }
 
     /// Waits for I/O that is under way: nothing touches guest memory until its subscriber is called again.

@@ -34,6 +34,7 @@ impl Subscriber {
     fn queue(&mut self, index: usize) {
         // Not blocking: nothing to read is a spurious event, which devices take.
         let _ = self.queue_events[index].read();
+        self.interrupt.activity().notified();
         if self.dispatch(Event::Queue(index)) == Progress::More {
             // Only a full counter can fail this, and then the event is pending anyway.
             let _ = self.queue_events[index].write(1);

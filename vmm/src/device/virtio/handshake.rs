@@ -254,7 +254,7 @@ impl Handshake {
             if setup.available == 0 || !queue.is_valid(&self.memory) {
                 return Err(invalid("a ring outside guest memory"));
             }
-            Ok(Some(Virtqueue::new(index, queue)))
+            Ok(Some(Virtqueue::new(index, queue, Arc::clone(self.interrupt.activity()))))
         };
         self.queues.iter().zip(&self.largest).enumerate().map(build).collect()
     }

@@ -4,6 +4,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::activity::Activity;
+
 /// A used buffer notification is pending. Virtio 1.2, section 4.2.2, `InterruptStatus`.
 pub const ISR_QUEUE: u32 = 1;
 /// A configuration change notification is pending.
@@ -29,6 +31,7 @@ pub struct Interrupt {
     generation: AtomicU32,
     failed: AtomicBool,
     wire: Arc<dyn Wire>,
+    activity: Arc<Activity>,
 }
 
 impl Interrupt {
@@ -39,12 +42,19 @@ impl Interrupt {
             generation: AtomicU32::new(0),
             failed: AtomicBool::new(false),
             wire,
+            activity: Arc::default(),
         }
+    }
+
+    /// What is counted of the device that it belongs to.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     /// Tells the driver that the queue of this index has used buffers.
     pub fn signal_queue(&self, index: usize) {
         self.status.fetch_or(ISR_QUEUE, Ordering::AcqRel);
+        self.activity.interrupted();
         self.wire.queue(index);
     }
 
@@ -57,6 +67,7 @@ impl Interrupt {
     /// Declares the device broken until the driver resets it: the transport shows `DEVICE_NEEDS_RESET`.
     pub fn fail(&self) {
         if !self.failed.swap(true, Ordering::AcqRel) {
+            self.activity.failed();
             self.signal_change();
         }
     }
@@ -95,6 +106,7 @@ impl Interrupt {
 
     fn signal_change(&self) {
         self.status.fetch_or(ISR_CONFIG, Ordering::AcqRel);
+        self.activity.interrupted();
         self.wire.config();
     }
 }
@@ -132,6 +144,7 @@ mod tests {
         interrupt.acknowledge(ISR_QUEUE);
         assert_eq!(interrupt.status(), ISR_CONFIG);
         assert_eq!(interrupt.generation(), 1);
+        assert_eq!(interrupt.activity().read()["interrupts"], 3);
         assert_eq!((interrupt.take_status(), interrupt.status()), (ISR_CONFIG, 0));
     }
 

@@ -172,6 +172,10 @@ impl Device for Transport {
         lock(self.registers().handshake.device()).own_thread()
     }
 
+    fn activity(&self) -> Option<hv_common::Counters> {
+        Some(self.registers().handshake.interrupt().activity().read())
+    }
+
     fn settle(&self) {
         lock(self.registers().handshake.device()).settle();
     }

@@ -6,7 +6,7 @@
 //! - [`handshake`]: device status, feature negotiation, queue set-up: common to every transport.
 //! - [`mmio`], [`pci`]: the transports over it, two ways in which registers and interrupts look. [`transport`]:
 //!   what both are made of, and the choice between them.
-//! - [`interrupt`]: how a device interrupts its driver. [`events`]: a device in the event loop.
+//! - [`interrupt`]: how a device interrupts its driver. [`activity`]: what is counted of every device. [`events`]: a device in the event loop.
 //! - [`rate_limit`]: token buckets for devices that have limits.
 //!
 //! # Assembly
@@ -42,6 +42,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod balloon;
 pub mod block;
 pub mod chain;

@@ -4,12 +4,14 @@
 //! validated as a whole before the device sees them, an answer that tells an empty ring from a broken
 //! one, and interrupt suppression without the event index.
 
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::activity::Activity;
 use super::chain::{Buffers, Chain};
 use super::{DeviceError, Interrupt, Progress};
 use crate::memory::GuestMemory;
@@ -46,12 +48,15 @@ pub struct Virtqueue {
     queue: Queue,
     /// How many chains were handed back since the driver was last told.
     unsignalled: u16,
+    activity: Arc<Activity>,
+    /// Bytes for the device in the chain that was taken last.
+    taken: usize,
 }
 
 impl Virtqueue {
     /// Wraps a queue that has been found valid. `index` is the queue's number in its device.
-    pub(super) fn new(index: usize, queue: Queue) -> Self {
-        Virtqueue { index, queue, unsignalled: 0 }
+    pub(super) fn new(index: usize, queue: Queue, activity: Arc<Activity>) -> Self {
+        Virtqueue { index, queue, unsignalled: 0, activity, taken: 0 }
     }
 
     /// The queue's number in its device.
@@ -84,7 +89,12 @@ impl Virtqueue {
     /// The ring or the chain is invalid; the queue is of no use any more.
     pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, DeviceError> {
         let index = self.index;
-        self.next_chain(memory).map_err(|source| DeviceError::Queue { index, source })
+        let chain = self.next_chain(memory).map_err(|source| DeviceError::Queue { index, source })?;
+        if let Some(chain) = &chain {
+            self.taken = chain.readable.len();
+            self.activity.taken(self.taken);
+        }
+        Ok(chain)
     }
 
     fn next_chain<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, QueueError> {
@@ -123,6 +133,7 @@ impl Virtqueue {
 
     /// Gives back the chain that was just taken, to be taken again.
     pub fn undo_pop(&mut self) {
+        self.activity.returned(std::mem::take(&mut self.taken));
         self.queue.go_to_previous_position();
     }
 
@@ -132,6 +143,7 @@ impl Virtqueue {
     /// The ring cannot be written.
     pub fn add_used(&mut self, memory: &GuestMemory, head: u16, written: u32) -> Result<(), DeviceError> {
         self.unsignalled = self.unsignalled.saturating_add(1);
+        self.activity.served(written);
         let result = self.queue.add_used(memory, head, written);
         self.ring(result)
     }
@@ -156,6 +168,7 @@ impl Virtqueue {
             let result =
                 memory.write_obj(entry, GuestAddress(slot)).map_err(virtio_queue::Error::GuestMemory);
             self.ring(result)?;
+            self.activity.served(*written);
             next = next.wrapping_add(1);
         }
         self.queue.set_next_used(next);

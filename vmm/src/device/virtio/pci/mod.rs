@@ -213,6 +213,10 @@ impl Device for Transport {
         lock(self.registers().handshake().device()).own_thread()
     }
 
+    fn activity(&self) -> Option<hv_common::Counters> {
+        Some(self.interrupt.activity().read())
+    }
+
     fn settle(&self) {
         lock(self.registers().handshake().device()).settle();
     }
