@@ -136,7 +136,7 @@ both_kinds! {
         let console = ask(&["console", &name]);
         if kind == Kind::Vm {
             assert!(metrics["crossings"]["total"].as_u64().unwrap() > 0, "{metrics}");
-            let root = &metrics["devices"]["root"];
+            let root = &metrics["devices"][r#"block "root""#];
             for counted in ["requests", "bytes_to_guest", "bytes_from_guest", "interrupts"] {
                 assert!(root[counted].as_u64().unwrap() > 0, "{metrics}");
             }
