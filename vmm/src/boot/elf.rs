@@ -1,4 +1,4 @@
-//! The kernel's ELF file (vmlinux), read with suspicion; [`load`] places it in guest memory.
+//! The kernel's ELF file (vmlinux), read with suspicion; `load` places it in guest memory.
 //!
 //! The file is the user's, but it may be damaged, or no kernel at all, or made to hurt: every number in
 //! it is checked against the file's length and the guest's memory before it is used, and the number of

@@ -2,7 +2,7 @@
 //!
 //! - [`CpuTemplate::Host`]: all that the host's has and KVM can give: the fastest, and another one on each host.
 //! - [`portable`]: the same on every host of a vendor.
-//! - [`file`]: the user's own, from a JSON file (docs/cpu-templates.md).
+//! - [`mod@file`]: the user's own, from a JSON file (docs/cpu-templates.md).
 //!
 //! Whatever the template says, topology and identities of the vCPUs are the machine's own: see
 //! [`super::cpuid`], which applies templates.

@@ -1,8 +1,8 @@
 //! The virtio-pci transport, without the legacy interface. Virtio 1.2, section 4.1.
 //!
 //! A device is one function with one memory region, a page for each purpose: common configuration
-//! ([`common`]), interrupt status, device configuration, notifications, and MSI-X table and pending bits
-//! ([`Msix`]). Capabilities tell the driver where each is ([`capabilities`]).
+//! (`common`), interrupt status, device configuration, notifications, and MSI-X table and pending bits
+//! ([`Msix`]). Capabilities tell the driver where each is (`capabilities`).
 //!
 //! There is no interrupt pin: a driver that does not enable MSI-X gets no interrupts.
 
