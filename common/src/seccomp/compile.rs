@@ -10,7 +10,7 @@
 
 use libc::sock_filter;
 
-use super::{ARCH_X86_64, Comparison, Condition, Profile, Rule, Verdict, X32_BIT};
+use super::{ARCH_I386, ARCH_X86_64, Comparison, Condition, Profile, Rule, Verdict, X32_BIT};
 
 /// Offsets in `struct seccomp_data` of linux/seccomp.h.
 const NUMBER: u32 = 0;
@@ -40,29 +40,44 @@ enum What<'a> {
 }
 
 pub(super) fn compile(profile: &Profile) -> Code {
-    let mut code = vec![load(ARCH), test(IF_EQUAL, ARCH_X86_64, 1, 0), give(Verdict::Kill), load(NUMBER)];
-    code.extend(search(&intervals(profile)));
+    let native = search(&intervals(&profile.rules, profile.default, !profile.x32));
+    let mut code = vec![load(ARCH)];
+    match &profile.i386 {
+        None => code.extend([test(IF_EQUAL, ARCH_X86_64, 1, 0), give(Verdict::Kill)]),
+        Some(rules) => {
+            let other = search(&intervals(rules, profile.default, false));
+            code.extend([test(IF_EQUAL, ARCH_X86_64, 0, 1), jump(other.len() + 3)]);
+            code.extend([test(IF_EQUAL, ARCH_I386, 1, 0), give(Verdict::Kill), load(NUMBER)]);
+            code.extend(other);
+        }
+    }
+    code.push(load(NUMBER));
+    code.extend(native);
     code
 }
 
-/// All numbers, in order, without gaps; the last interval is that of the x32 ABI.
-fn intervals(profile: &Profile) -> Vec<Interval<'_>> {
+/// All numbers, in order, without gaps; with `no_x32` the last interval is that of the x32 ABI.
+fn intervals(rules: &[Rule], default: Verdict, no_x32: bool) -> Vec<Interval<'_>> {
     let mut intervals: Vec<Interval> = Vec::new();
-    let mut add = |first, what| match intervals.last() {
+    let mut add = |first: u32, what| match intervals.last() {
         Some(Interval { what: last, .. }) if *last == what => {}
         _ => intervals.push(Interval { first, what }),
     };
-    let mut next = 0;
-    for rule in profile.rules.iter().filter(|rule| rule.number < X32_BIT) {
-        if rule.number > next {
-            add(next, What::Always(profile.default));
+    let mut next = Some(0);
+    for rule in rules.iter().filter(|rule| !no_x32 || rule.number < X32_BIT) {
+        if let Some(next) = next.filter(|next| rule.number > *next) {
+            add(next, What::Always(default));
         }
         let what = if rule.cases.is_empty() { What::Always(rule.otherwise) } else { What::ByArguments(rule) };
         add(rule.number, what);
-        next = rule.number + 1;
+        next = rule.number.checked_add(1);
     }
-    add(next, What::Always(profile.default));
-    add(X32_BIT, What::Always(Verdict::Errno(libc::ENOSYS as u16)));
+    if let Some(next) = next {
+        add(next, What::Always(default));
+    }
+    if no_x32 {
+        add(X32_BIT, What::Always(Verdict::Errno(libc::ENOSYS as u16)));
+    }
     intervals
 }
 
@@ -114,11 +129,17 @@ fn check(condition: &Condition, rest: usize) -> Code {
     let (high, low) = ((condition.value >> 32) as u32, condition.value as u32);
     let at = ARGUMENTS + 8 * u32::from(condition.argument);
     let mut lower = vec![load(at), and(condition.mask as u32)];
-    let out = rest;
-    lower.push(match condition.comparison {
-        Comparison::Equal => test(IF_EQUAL, low, 0, near(out)),
-        Comparison::Less => test(IF_NOT_LESS, low, near(out), 0),
-        Comparison::Greater => test(IF_GREATER, low, 0, near(out)),
+    // Three comparisons, and their opposites with the ways out exchanged.
+    let (comparison, yes, no) = match condition.comparison {
+        Comparison::NotEqual => (Comparison::Equal, rest, 0),
+        Comparison::LessOrEqual => (Comparison::Greater, rest, 0),
+        Comparison::GreaterOrEqual => (Comparison::Less, rest, 0),
+        plain => (plain, 0, rest),
+    };
+    lower.push(match comparison {
+        Comparison::Less => test(IF_NOT_LESS, low, near(no), near(yes)),
+        Comparison::Greater => test(IF_GREATER, low, near(yes), near(no)),
+        _ => test(IF_EQUAL, low, near(yes), near(no)),
     });
     let upper_mask = (condition.mask >> 32) as u32;
     if upper_mask == 0 && high == 0 {
@@ -126,17 +147,14 @@ fn check(condition: &Condition, rest: usize) -> Code {
     }
     // x86 is little-endian: the upper half is the second word.
     let mut code = vec![load(at + 4), and(upper_mask)];
-    match condition.comparison {
-        Comparison::Equal => code.push(test(IF_EQUAL, high, 0, near(lower.len() + out))),
-        Comparison::Less | Comparison::Greater => {
-            // Greater here: decided. Equal: the lower half decides. Less: decided.
-            let (if_greater, if_less) = match condition.comparison {
-                Comparison::Greater => (lower.len(), lower.len() + out),
-                _ => (lower.len() + out, lower.len()),
-            };
-            code.push(test(IF_GREATER, high, near(if_greater + 1), 0));
-            code.push(test(IF_EQUAL, high, 0, near(if_less)));
-        }
+    let over = lower.len();
+    if let Comparison::Less | Comparison::Greater = comparison {
+        // Greater here: decided. Equal: the lower half decides. Less: decided.
+        let (if_greater, if_less) = if comparison == Comparison::Greater { (yes, no) } else { (no, yes) };
+        code.push(test(IF_GREATER, high, near(over + if_greater + 1), 0));
+        code.push(test(IF_EQUAL, high, 0, near(over + if_less)));
+    } else {
+        code.push(test(IF_EQUAL, high, 0, near(over + no)));
     }
     code.extend(lower);
     code
@@ -168,6 +186,11 @@ fn give(verdict: Verdict) -> sock_filter {
         Verdict::Allow => libc::SECCOMP_RET_ALLOW,
         Verdict::Errno(number) => libc::SECCOMP_RET_ERRNO | u32::from(number),
         Verdict::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+        Verdict::KillThread => libc::SECCOMP_RET_KILL_THREAD,
+        Verdict::Trap(number) => libc::SECCOMP_RET_TRAP | u32::from(number),
+        Verdict::Trace(number) => libc::SECCOMP_RET_TRACE | u32::from(number),
+        Verdict::Log => libc::SECCOMP_RET_LOG,
+        Verdict::Notify => libc::SECCOMP_RET_USER_NOTIF,
     };
     sock_filter { code: RETURN, jt: 0, jf: 0, k }
 }

@@ -68,6 +68,11 @@ fn verdict(value: u32) -> Option<Verdict> {
         libc::SECCOMP_RET_ALLOW => Some(Verdict::Allow),
         libc::SECCOMP_RET_ERRNO => Some(Verdict::Errno((value & libc::SECCOMP_RET_DATA) as u16)),
         libc::SECCOMP_RET_KILL_PROCESS => Some(Verdict::Kill),
+        libc::SECCOMP_RET_KILL_THREAD => Some(Verdict::KillThread),
+        libc::SECCOMP_RET_TRAP => Some(Verdict::Trap(value as u16)),
+        libc::SECCOMP_RET_TRACE => Some(Verdict::Trace(value as u16)),
+        libc::SECCOMP_RET_LOG => Some(Verdict::Log),
+        libc::SECCOMP_RET_USER_NOTIF => Some(Verdict::Notify),
         _ => None,
     }
 }
@@ -76,11 +81,20 @@ fn verdict(value: u32) -> Option<Verdict> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{ARCH_X86_64, Comparison, Condition, Profile, Rule, X32_BIT};
+    use super::super::{ARCH_I386, ARCH_X86_64, Comparison, Condition, Profile, Rule, X32_BIT};
     use super::*;
 
     fn any_verdict() -> impl Strategy<Value = Verdict> {
-        prop_oneof![Just(Verdict::Allow), (0u16..200).prop_map(Verdict::Errno), Just(Verdict::Kill)]
+        prop_oneof![
+            Just(Verdict::Allow),
+            (0u16..200).prop_map(Verdict::Errno),
+            Just(Verdict::Kill),
+            Just(Verdict::KillThread),
+            any::<u16>().prop_map(Verdict::Trap),
+            any::<u16>().prop_map(Verdict::Trace),
+            Just(Verdict::Log),
+            Just(Verdict::Notify),
+        ]
     }
 
     /// Values near which comparisons change.
@@ -98,8 +112,14 @@ mod tests {
     fn condition() -> impl Strategy<Value = Condition> {
         let mask =
             prop_oneof![Just(u64::MAX), Just(u64::from(u32::MAX)), Just(0xFFFF_FFFF_0000_0000), any::<u64>()];
-        let comparison =
-            prop_oneof![Just(Comparison::Equal), Just(Comparison::Less), Just(Comparison::Greater)];
+        let comparison = prop_oneof![
+            Just(Comparison::Equal),
+            Just(Comparison::Less),
+            Just(Comparison::Greater),
+            Just(Comparison::NotEqual),
+            Just(Comparison::LessOrEqual),
+            Just(Comparison::GreaterOrEqual),
+        ];
         (0u8..6, mask, comparison, edge()).prop_map(|(argument, mask, comparison, value)| Condition {
             argument,
             mask,
@@ -108,13 +128,22 @@ mod tests {
         })
     }
 
-    fn profile() -> impl Strategy<Value = Profile> {
+    fn rules() -> impl Strategy<Value = Vec<Rule>> {
         let case = (prop::collection::vec(condition(), 0..=6), any_verdict());
         let number = prop_oneof![4 => 0u32..60, 1 => 300u32..900, 1 => any::<u32>()];
         let rule = (number, prop::collection::vec(case, 0..4), any_verdict())
             .prop_map(|(number, cases, otherwise)| Rule { number, cases, otherwise });
-        (prop::collection::vec(rule, 0..80), any_verdict())
-            .prop_map(|(rules, default)| Profile::new(rules, default))
+        prop::collection::vec(rule, 0..80)
+    }
+
+    fn profile() -> impl Strategy<Value = Profile> {
+        (rules(), any_verdict(), any::<bool>(), prop::option::of(rules())).prop_map(
+            |(rules, default, x32, i386)| {
+                let profile = Profile::new(rules, default);
+                let profile = if x32 { profile.with_x32() } else { profile };
+                i386.map_or(profile.clone(), |rules| profile.with_i386(rules))
+            },
+        )
     }
 
     proptest! {
@@ -127,6 +156,8 @@ mod tests {
             let program = profile.compile();
             for number in numbers {
                 let call = Call::new(number, arguments);
+                prop_assert_eq!(evaluate(&program, &call), Some(profile.verdict(&call)), "{:?}", call);
+                let call = Call { arch: ARCH_I386, ..call };
                 prop_assert_eq!(evaluate(&program, &call), Some(profile.verdict(&call)), "{:?}", call);
             }
         }

@@ -5,6 +5,7 @@
 //!   may depend on arguments. [`Profile::verdict`] says what it means.
 //! - `compile`: a profile becomes a classic BPF program, a binary search over the call's number.
 //! - [`evaluate`]: runs such a program on one call, as the kernel does: for tests, and for reports.
+//! - [`names`]: the names of system calls, with their numbers.
 //! - `container`: the default profile of containers, as a readable table.
 //!
 //! A program that is in force cannot be taken off, and covers every child.
@@ -14,6 +15,7 @@
 mod compile;
 mod container;
 pub mod evaluate;
+pub mod names;
 
 use std::sync::OnceLock;
 
@@ -21,6 +23,8 @@ pub use evaluate::Call;
 
 /// `AUDIT_ARCH_X86_64` of linux/audit.h: a 64-bit call of this architecture.
 pub const ARCH_X86_64: u32 = 0xC000_003E;
+/// `AUDIT_ARCH_I386`: a 32-bit call.
+pub const ARCH_I386: u32 = 0x4000_0003;
 /// `__X32_SYSCALL_BIT`: numbers from here on are calls of the x32 ABI.
 pub const X32_BIT: u32 = 0x4000_0000;
 
@@ -33,6 +37,16 @@ pub enum Verdict {
     Errno(u16),
     /// The whole process ends with SIGSYS.
     Kill,
+    /// The thread ends as by SIGSYS; the others of its process go on.
+    KillThread,
+    /// It is not made; the thread gets SIGSYS, with this number in `si_errno`.
+    Trap(u16),
+    /// A tracer decides, and gets this number; without one the call fails with ENOSYS.
+    Trace(u16),
+    /// It is made, and the kernel writes it down.
+    Log,
+    /// The holder of the filter's listener decides.
+    Notify,
 }
 
 /// A test of one argument: `(argument & mask) compared with value`.
@@ -58,6 +72,12 @@ pub enum Comparison {
     Less,
     /// Greater than, unsigned.
     Greater,
+    /// Not equal.
+    NotEqual,
+    /// Less than or equal, unsigned.
+    LessOrEqual,
+    /// Greater than or equal, unsigned.
+    GreaterOrEqual,
 }
 
 /// What happens to one system call.
@@ -72,13 +92,17 @@ pub struct Rule {
 }
 
 /// A whole filter. A call of another architecture ends the process (its numbers mean something else),
-/// one of the x32 ABI fails with ENOSYS.
+/// one of the x32 ABI fails with ENOSYS, unless the profile says otherwise of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// The calls that are named, each once, by number.
     rules: Vec<Rule>,
     /// What happens to all others.
     default: Verdict,
+    /// Rules with numbers of the x32 ABI count, and its other calls have the default.
+    x32: bool,
+    /// The same for the 32-bit architecture, whose numbers mean something else.
+    i386: Option<Vec<Rule>>,
 }
 
 impl Condition {
@@ -94,6 +118,9 @@ impl Condition {
             Comparison::Equal => argument == self.value,
             Comparison::Less => argument < self.value,
             Comparison::Greater => argument > self.value,
+            Comparison::NotEqual => argument != self.value,
+            Comparison::LessOrEqual => argument <= self.value,
+            Comparison::GreaterOrEqual => argument >= self.value,
         }
     }
 }
@@ -113,10 +140,20 @@ impl Rule {
 
 impl Profile {
     /// A profile of these rules. Of two for one number the first counts.
-    pub fn new(mut rules: Vec<Rule>, default: Verdict) -> Profile {
-        rules.sort_by_key(|rule| rule.number);
-        rules.dedup_by_key(|rule| rule.number);
-        Profile { rules, default }
+    pub fn new(rules: Vec<Rule>, default: Verdict) -> Profile {
+        Profile { rules: ordered(rules), default, x32: false, i386: None }
+    }
+
+    /// Lets calls of the x32 ABI count: rules with numbers from [`X32_BIT`] on are for them.
+    #[must_use]
+    pub fn with_x32(self) -> Profile {
+        Profile { x32: true, ..self }
+    }
+
+    /// Lets calls of the 32-bit architecture count, with rules of their own.
+    #[must_use]
+    pub fn with_i386(self, rules: Vec<Rule>) -> Profile {
+        Profile { i386: Some(ordered(rules)), ..self }
     }
 
     /// The default of containers: what docker's profile allows to a container with the 14 default
@@ -128,14 +165,16 @@ impl Profile {
 
     /// What happens to this call.
     pub fn verdict(&self, call: &Call) -> Verdict {
-        if call.arch != ARCH_X86_64 {
-            return Verdict::Kill;
-        }
-        if call.number >= X32_BIT {
+        let rules = match (call.arch, &self.i386) {
+            (ARCH_X86_64, _) => &self.rules,
+            (ARCH_I386, Some(rules)) => rules,
+            _ => return Verdict::Kill,
+        };
+        if call.arch == ARCH_X86_64 && call.number >= X32_BIT && !self.x32 {
             return Verdict::Errno(libc::ENOSYS as u16);
         }
-        let found = self.rules.binary_search_by_key(&call.number, |rule| rule.number);
-        found.map_or(self.default, |index| self.rules[index].verdict(&call.arguments))
+        let found = rules.binary_search_by_key(&call.number, |rule| rule.number);
+        found.map_or(self.default, |index| rules[index].verdict(&call.arguments))
     }
 
     /// Whether the call of this number is ever made, whatever its arguments.
@@ -155,6 +194,12 @@ impl Profile {
     pub fn compile(&self) -> Vec<libc::sock_filter> {
         compile::compile(self)
     }
+}
+
+fn ordered(mut rules: Vec<Rule>) -> Vec<Rule> {
+    rules.sort_by_key(|rule| rule.number);
+    rules.dedup_by_key(|rule| rule.number);
+    rules
 }
 
 /// The program of [`Profile::container`], compiled once.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{Prepared, Privileges};
+use super::{Capabilities, Prepared, Privileges};
 use crate::exit;
 use crate::sys::exec as sys;
 
@@ -137,26 +137,51 @@ impl Prepared {
     /// To be called by a new process whose root directory is the root that was given to
     /// [`Prepared::new`], that leads no session yet, and in which no other thread runs.
     pub fn exec(&self, stdio: [BorrowedFd<'_>; 3]) -> ExecFailure {
-        match self.become_workload(stdio) {
+        self.exec_with(stdio, |_| Ok(()))
+    }
+
+    /// As [`Prepared::exec`]; the listener of the seccomp program, if its flags ask for one, goes to `channel`.
+    pub fn exec_with(
+        &self,
+        stdio: [BorrowedFd<'_>; 3],
+        channel: impl Fn(std::os::fd::OwnedFd) -> Result<(), Errno>,
+    ) -> ExecFailure {
+        match self.become_workload(stdio, &channel) {
             Ok(never) => match never {},
             Err(failure) => failure,
         }
     }
 
-    fn become_workload(&self, stdio: [BorrowedFd<'_>; 3]) -> Result<std::convert::Infallible, ExecFailure> {
+    fn become_workload(
+        &self,
+        stdio: [BorrowedFd<'_>; 3],
+        channel: &dyn Fn(std::os::fd::OwnedFd) -> Result<(), Errno>,
+    ) -> Result<std::convert::Infallible, ExecFailure> {
         let privileges = &self.privileges;
         rustix::process::setsid().at(Step::Session)?;
         self.take_streams(stdio)?;
         sys::reset_signals();
-        rustix::process::umask(Mode::from_raw_mode(0o022));
-        set_limits().at(Step::Limits)?;
+        rustix::process::umask(Mode::from_raw_mode(privileges.umask));
+        match &privileges.limits {
+            None => set_limits().at(Step::Limits)?,
+            Some(limits) => {
+                limits.iter().try_for_each(|limit| sys::set_resource_limit(*limit)).at(Step::Limits)?
+            }
+        }
         if let Some(kept) = privileges.capabilities {
-            bound_capabilities(kept).at(Step::Capabilities)?;
+            bound_capabilities(kept.bounding).at(Step::Capabilities)?;
+            if !kept.root_only {
+                rustix::thread::set_keep_capabilities(true).at(Step::Capabilities)?;
+            }
         }
         self.become_user()?;
+        if !privileges.no_new_privs && privileges.capabilities.is_some_and(|kept| !kept.root_only) {
+            // Without no_new_privs a filter needs a capability that is about to go.
+            make_all_effective().at(Step::Capabilities)?;
+            set_filter(privileges, channel)?;
+        }
         if let Some(kept) = privileges.capabilities {
-            let kept = if self.identity.uid == 0 { kept } else { CapabilitySet::empty() };
-            keep_capabilities(kept).at(Step::Capabilities)?;
+            keep_capabilities(kept, self.identity.uid).at(Step::Capabilities)?;
         }
         // As the user: a directory that only root may enter is not one of the user's (CVE-2024-21626 too).
         rustix::process::chdir(self.cwd.as_c_str()).at(Step::Cwd)?;
@@ -168,9 +193,38 @@ impl Prepared {
             rustix::process::set_parent_process_death_signal(privileges.parent_death_signal)
                 .at(Step::DeathSignal)?;
         }
-        sys::close_on_exec_from(3).at(Step::Descriptors)?;
-        set_filters(privileges)?;
+        sys::close_on_exec_from(3 + privileges.inherited as i32).at(Step::Descriptors)?;
+        if privileges.no_new_privs {
+            rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivs)?;
+        }
+        if privileges.no_new_privs || privileges.capabilities.is_none_or(|kept| kept.root_only) {
+            set_filter(privileges, channel)?;
+        }
         Err(self.try_candidates())
+    }
+
+    /// Whether there is a program to execute, as far as its user does not matter. For a child that must
+    /// say so long before [`Prepared::exec`].
+    ///
+    /// # Errors
+    /// As [`Prepared::exec`] would have it.
+    pub fn find_program(&self) -> Result<(), ExecFailure> {
+        let mut failure = ExecFailure { step: Step::Exec, errno: libc::ENOENT };
+        for path in &self.command.candidates {
+            // One that is not absolute depends on the working directory.
+            if !path.to_bytes().starts_with(b"/") {
+                return Ok(());
+            }
+            match rustix::fs::stat(path.as_c_str()) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                    failure.errno = libc::EISDIR;
+                }
+                Ok(stat) if stat.st_mode & 0o111 != 0 => return Ok(()),
+                Ok(_) | Err(Errno::ACCESS) => failure.errno = libc::EACCES,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
     }
 
     fn take_streams(&self, stdio: [BorrowedFd<'_>; 3]) -> Result<(), ExecFailure> {
@@ -255,21 +309,42 @@ fn bound_capabilities(kept: CapabilitySet) -> Result<(), Errno> {
     rustix::thread::clear_ambient_capability_set()
 }
 
-/// Leaves of the present capabilities only `kept`, and none to inherit (CVE-2022-24769).
-fn keep_capabilities(kept: CapabilitySet) -> Result<(), Errno> {
-    let kept = rustix::thread::capabilities(None)?.permitted.intersection(kept);
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    rustix::thread::set_capabilities(None, sets)
-}
-
-fn set_filters(privileges: &Privileges) -> Result<(), ExecFailure> {
-    if privileges.no_new_privs {
-        rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivs)?;
-    }
-    if !privileges.seccomp.is_empty() {
-        sys::set_seccomp(&privileges.seccomp).at(Step::Seccomp)?;
+/// Leaves of the present capabilities only what `kept` has.
+fn keep_capabilities(kept: Capabilities, uid: u32) -> Result<(), Errno> {
+    let none = kept.root_only && uid != 0;
+    let present = rustix::thread::capabilities(None)?.permitted;
+    let of = |set: CapabilitySet| if none { CapabilitySet::empty() } else { present.intersection(set) };
+    let sets = CapabilitySets {
+        effective: of(kept.effective).intersection(kept.permitted),
+        permitted: of(kept.permitted),
+        inheritable: of(kept.inheritable),
+    };
+    rustix::thread::set_capabilities(None, sets)?;
+    // The kernel wants each of them permitted and inheritable already.
+    let ambient = of(kept.ambient).intersection(sets.permitted).intersection(sets.inheritable);
+    for one in ambient.iter() {
+        rustix::thread::configure_capability_in_ambient_set(one, true)?;
     }
     Ok(())
+}
+
+/// A change of user has left the capabilities permitted, but not effective.
+fn make_all_effective() -> Result<(), Errno> {
+    let sets = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets })
+}
+
+fn set_filter(
+    privileges: &Privileges,
+    channel: &dyn Fn(std::os::fd::OwnedFd) -> Result<(), Errno>,
+) -> Result<(), ExecFailure> {
+    if privileges.seccomp.is_empty() {
+        return Ok(());
+    }
+    match sys::set_seccomp(&privileges.seccomp, privileges.seccomp_flags).at(Step::Seccomp)? {
+        Some(listener) => channel(listener).at(Step::Seccomp),
+        None => Ok(()),
+    }
 }
 
 /// Says at which step a system call failed.

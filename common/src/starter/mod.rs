@@ -33,12 +33,23 @@ use command::Command;
 #[derive(Debug, Clone)]
 pub struct Privileges {
     /// The capabilities that it and all its children may have; None: all that its user has.
-    pub capabilities: Option<CapabilitySet>,
+    pub capabilities: Option<Capabilities>,
     /// No program it executes gains rights by set-user-id or file capabilities.
     pub no_new_privs: bool,
     /// A seccomp program, loaded last; empty: none. It must allow execve(2), and write(2) and
     /// exit_group(2) for the report of a failure.
     pub seccomp: Vec<libc::sock_filter>,
+    /// How the program is loaded: `SECCOMP_FILTER_FLAG_` bits. One that makes a listener has its
+    /// descriptor sent to the child's channel.
+    pub seccomp_flags: u32,
+    /// The supplementary groups, whatever the image says; None: those of the user.
+    pub groups: Option<Vec<u32>>,
+    /// Resource limits (number of the resource, soft, hard); None: those of every workload.
+    pub limits: Option<Vec<(u32, u64, u64)>>,
+    /// The mask of file modes.
+    pub umask: u32,
+    /// How many descriptors from 3 on the program inherits.
+    pub inherited: u32,
     /// Set the supplementary groups. False only in a user namespace that denies setgroups(2).
     pub set_groups: bool,
     /// The signal that the process gets when the thread that made it ends.
@@ -52,6 +63,11 @@ impl Privileges {
             capabilities: None,
             no_new_privs: false,
             seccomp: Vec::new(),
+            seccomp_flags: 0,
+            groups: None,
+            limits: None,
+            umask: 0o022,
+            inherited: 0,
             set_groups: true,
             parent_death_signal: None,
         }
@@ -60,10 +76,42 @@ impl Privileges {
     /// A container's: docker's 14 capabilities, no_new_privs, and this seccomp program.
     pub fn container(seccomp: Vec<libc::sock_filter>) -> Privileges {
         Privileges {
-            capabilities: Some(CONTAINER_CAPABILITIES),
+            capabilities: Some(Capabilities::of_root(CONTAINER_CAPABILITIES)),
             no_new_privs: true,
             seccomp,
             ..Privileges::all()
+        }
+    }
+}
+
+/// The five sets of capabilities (capabilities(7)). What this process does not have itself is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What can ever be gained.
+    pub bounding: CapabilitySet,
+    /// What counts.
+    pub effective: CapabilitySet,
+    /// What can be made to count.
+    pub permitted: CapabilitySet,
+    /// What programs with inheritable file capabilities keep.
+    pub inheritable: CapabilitySet,
+    /// What every program keeps.
+    pub ambient: CapabilitySet,
+    /// Users other than root get none.
+    pub root_only: bool,
+}
+
+impl Capabilities {
+    /// These for root, none to inherit (CVE-2022-24769), none for other users.
+    pub const fn of_root(kept: CapabilitySet) -> Capabilities {
+        let none = CapabilitySet::empty();
+        Capabilities {
+            bounding: kept,
+            effective: kept,
+            permitted: kept,
+            inheritable: none,
+            ambient: none,
+            root_only: true,
         }
     }
 }
@@ -139,13 +187,19 @@ impl Prepared {
         let identity = Identity::resolve(process.user.as_deref(), root)?;
         let command = Command::new(process, root, &identity.home)?;
         let cwd = working_directory(process)?;
-        let groups = identity.groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
+        let groups = privileges.groups.as_ref().unwrap_or(&identity.groups);
+        let groups = groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
         Ok(Prepared { identity, groups, command, cwd, terminal: process.terminal.is_some(), privileges })
     }
 
     /// Who the workload runs as.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The program as it was asked for.
+    pub fn program(&self) -> std::borrow::Cow<'_, str> {
+        self.command.args.strings()[0].to_string_lossy()
     }
 
     /// Says in words what a child reported.

@@ -2,7 +2,7 @@
 //! C library's wrappers that would involve other threads.
 
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::Errno;
@@ -104,16 +104,37 @@ pub fn working_directory_is_inside() -> Result<bool, Errno> {
     Ok(path[0] == b'/')
 }
 
-/// Puts this process under a seccomp filter.
+/// Puts this process under a seccomp filter, loaded with `flags` (`SECCOMP_FILTER_FLAG_`); its listener if
+/// they ask for one.
 ///
 /// # Errors
 /// As seccomp(2): the filter is not valid, or neither no_new_privs nor CAP_SYS_ADMIN is there.
-pub fn set_seccomp(filter: &[libc::sock_filter]) -> Result<(), Errno> {
+pub fn set_seccomp(filter: &[libc::sock_filter], flags: u32) -> Result<Option<OwnedFd>, Errno> {
+    const NEW_LISTENER: u32 = 1 << 3;
     let len = u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
     let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
     // SAFETY: `program` names `len` instructions that stay borrowed; the kernel copies and only reads them.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+    };
+    let result = check(result)?;
+    if flags & NEW_LISTENER == 0 {
+        return Ok(None);
+    }
+    // SAFETY: with this flag the call gives a new descriptor, which nobody else owns.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(result as RawFd) }))
+}
+
+/// Sets a resource limit: the number of the resource, soft and hard limit, as setrlimit(2) has them.
+///
+/// # Errors
+/// As setrlimit(2).
+pub fn set_resource_limit((resource, soft, hard): (u32, u64, u64)) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads one rlimit64 and writes nothing.
+    let result = unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, ptr::null_mut::<libc::rlimit64>())
+    };
     check(result).map(drop)
 }
 
