@@ -41,8 +41,12 @@ pub(super) fn rules(asked: &[DeviceRule]) -> Result<Vec<Rule>, Error> {
     for rule in asked {
         rules.push(check(rule)?);
     }
-    let always = |(kind, major, minor, access): (char, i64, i64, &str)| {
-        Rule { allow: true, kind, major, minor, access: bits(access).unwrap_or(0) }
+    let always = |(kind, major, minor, access): (char, i64, i64, &str)| Rule {
+        allow: true,
+        kind,
+        major,
+        minor,
+        access: bits(access).unwrap_or(0),
     };
     rules.extend(ALWAYS.map(always));
     Ok(rules)
@@ -58,7 +62,9 @@ fn check(rule: &DeviceRule) -> Result<Rule, Error> {
     };
     let access = match rule.access.as_deref().unwrap_or("") {
         "" => 7,
-        some => bits(some).ok_or_else(|| refused("resources.devices has an access that is not of r, w, m"))?,
+        some => {
+            bits(some).ok_or_else(|| refused("resources.devices has an access that is not of r, w, m"))?
+        }
     };
     let number = |number: Option<i64>| match number.unwrap_or(-1) {
         number @ -1..=0xFFF_FFFF => Ok(number),
@@ -80,8 +86,11 @@ fn bits(access: &str) -> Option<u32> {
 pub(super) fn apply_v1(dir: &Path, rules: &[Rule]) -> Result<(), Error> {
     for rule in rules {
         let number = |number: i64| if number < 0 { "*".to_string() } else { number.to_string() };
-        let access: String =
-            [(2, 'r'), (4, 'w'), (1, 'm')].iter().filter(|(bit, _)| rule.access & bit != 0).map(|one| one.1).collect();
+        let access: String = [(2, 'r'), (4, 'w'), (1, 'm')]
+            .iter()
+            .filter(|(bit, _)| rule.access & bit != 0)
+            .map(|one| one.1)
+            .collect();
         let (major, minor) = (number(rule.major), number(rule.minor));
         let value = match rule.kind {
             'a' => "a".to_string(),
@@ -129,10 +138,18 @@ fn block(rule: &Rule) -> Vec<Instruction> {
     if rule.allow && rule.access != 7 {
         // Everything that is wanted must be in the rule.
         let outside = !rule.access & 7;
-        tests.push(vec![Instruction::copy(6, 3), Instruction::and(6, outside as i32), Instruction::unless_equal(6, 0, 0)]);
+        tests.push(vec![
+            Instruction::copy(6, 3),
+            Instruction::and(6, outside as i32),
+            Instruction::unless_equal(6, 0, 0),
+        ]);
     } else if rule.access != 7 {
         // Anything that is wanted suffices.
-        tests.push(vec![Instruction::copy(6, 3), Instruction::and(6, rule.access as i32), Instruction::if_equal(6, 0, 0)]);
+        tests.push(vec![
+            Instruction::copy(6, 3),
+            Instruction::and(6, rule.access as i32),
+            Instruction::if_equal(6, 0, 0),
+        ]);
     }
     for (register, number) in [(4, rule.major), (5, rule.minor)] {
         if number >= 0 {

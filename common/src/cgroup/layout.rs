@@ -24,18 +24,48 @@ pub enum Controller {
     Freezer,
     /// Which device nodes may be opened (v1 only; v2 does it with a BPF program).
     Devices,
+    /// Which processors and memory nodes are used.
+    Cpuset,
+    /// Block devices.
+    Io,
+    /// Huge pages.
+    Hugetlb,
+    /// RDMA devices.
+    Rdma,
+    /// Marks on packets (v1 only).
+    NetCls,
+    /// Priorities of packets (v1 only).
+    NetPrio,
+    /// No controller: a file of the unified hierarchy, whoever's.
+    Unified,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Controller; 6] = [
+    pub const ALL: [Controller; 12] = [
         Controller::Cpu,
         Controller::Cpuacct,
         Controller::Memory,
         Controller::Pids,
         Controller::Freezer,
         Controller::Devices,
+        Controller::Cpuset,
+        Controller::Io,
+        Controller::Hugetlb,
+        Controller::Rdma,
+        Controller::NetCls,
+        Controller::NetPrio,
     ];
+
+    /// Whether hv's own sandboxes use it: the others take part only where somebody asks for them.
+    pub fn of_sandboxes(self) -> bool {
+        Controller::ALL[..6].contains(&self)
+    }
+
+    /// The unified hierarchy's word for it.
+    pub fn unified_name(self) -> &'static str {
+        if self == Controller::Io { "io" } else { self.name() }
+    }
 
     /// The kernel's word for it.
     pub fn name(self) -> &'static str {
@@ -46,6 +76,13 @@ impl Controller {
             Controller::Pids => "pids",
             Controller::Freezer => "freezer",
             Controller::Devices => "devices",
+            Controller::Cpuset => "cpuset",
+            Controller::Io => "blkio",
+            Controller::Hugetlb => "hugetlb",
+            Controller::Rdma => "rdma",
+            Controller::NetCls => "net_cls",
+            Controller::NetPrio => "net_prio",
+            Controller::Unified => "unified",
         }
     }
 
@@ -143,7 +180,8 @@ impl Layout {
     /// # Errors
     /// The process is gone, or the kernel refuses.
     pub fn rejoin(&self, pid: i32) -> Result<(), Error> {
-        let places = self.unified.iter().chain(self.v1.values());
+        let v1 = self.v1.iter().filter(|(controller, _)| controller.of_sandboxes());
+        let places = self.unified.iter().chain(v1.map(|(_, place)| place));
         places
             .map(|place| place.own.join("cgroup.procs"))
             .try_for_each(|file| files::write(&file, &pid.to_string()))
@@ -151,7 +189,7 @@ impl Layout {
 
     /// Which of the three shapes this is.
     pub fn shape(&self) -> Shape {
-        match (&self.unified, self.v1.is_empty()) {
+        match (&self.unified, !self.v1.keys().any(|controller| controller.of_sandboxes())) {
             (Some(_), true) => Shape::V2,
             (Some(_), false) => Shape::Hybrid,
             (None, false) => Shape::V1,

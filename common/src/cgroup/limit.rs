@@ -59,7 +59,7 @@ fn settings(unified: bool, controller: Controller, limits: &Limits) -> Vec<Setti
             limits.millicpus.into_iter().flat_map(both).collect()
         }
         (Controller::Pids, _) => limits.pids.map(|pids| Setting::new("pids.max", pids)).into_iter().collect(),
-        (Controller::Cpuacct | Controller::Freezer | Controller::Devices, _) => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

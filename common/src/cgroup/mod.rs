@@ -4,17 +4,23 @@
 //! - `v2`, `v1`: making a sandbox's directories in a hierarchy of that version;
 //! - `limit`: the files that set a limit;
 //! - `freeze`: holding all processes of a sandbox;
+//! - [`Group`] (`group`): a control group at a place of somebody else's choice, with all that the OCI runtime
+//!   specification has for it: `resources` (what is asked for), `settings` (files and values), `devices`;
 //! - `end`: killing everything in a set of directories, and removing them.
 //!
 //! A sandbox's directories are `hv/ID` below a place that the layout alone decides ([`places`]), so
 //! that they can be written down before they are made. The directory `hv` itself, which all
 //! sandboxes of a host share, stays.
 
+mod devices;
 mod end;
 mod files;
 mod freeze;
+mod group;
 pub mod layout;
 mod limit;
+mod resources;
+mod settings;
 mod v1;
 mod v2;
 
@@ -22,7 +28,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use end::destroy;
+pub use group::{Group, Place as GroupPlace};
 pub use layout::{Controller, Layout, Shape};
+pub use resources::{Cpu, Memory, Pids, Resources};
 
 use crate::spec::{Id, Limits};
 

@@ -146,7 +146,10 @@ impl Table<'_> {
         if let (Some(limit), Some(swap)) = (limit, swap)
             && (0..limit).contains(&swap)
         {
-            return Err(refused(MEMORY, "memory.swap counts memory too, so it cannot be less than memory.limit"));
+            return Err(refused(
+                MEMORY,
+                "memory.swap counts memory too, so it cannot be less than memory.limit",
+            ));
         }
         if (self.unified)(MEMORY) {
             return self.memory_v2(memory, limit, swap);
@@ -190,7 +193,10 @@ impl Table<'_> {
             (Some(..0), _) => self.add(MEMORY, "memory.swap.max", "max"),
             (Some(swap), Some(limit @ 0..)) => self.add(MEMORY, "memory.swap.max", swap - limit),
             (Some(_), _) => {
-                return Err(refused(MEMORY, "memory.swap counts memory too, so it needs memory.limit beside it"));
+                return Err(refused(
+                    MEMORY,
+                    "memory.swap counts memory too, so it needs memory.limit beside it",
+                ));
             }
             (None, _) => {}
         }
@@ -205,7 +211,9 @@ impl Table<'_> {
         if let Some(weight) = block.weight.filter(|weight| *weight > 0) {
             let converted = format!("default {}", 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990);
             match unified {
-                true => self.either(IO, ("io.bfq.weight", weight.to_string()), Some(("io.weight", converted))),
+                true => {
+                    self.either(IO, ("io.bfq.weight", weight.to_string()), Some(("io.weight", converted)))
+                }
                 false => {
                     let weight = weight.to_string();
                     self.either(IO, ("blkio.bfq.weight", weight.clone()), Some(("blkio.weight", weight)));
@@ -292,11 +300,18 @@ mod tests {
         );
         assert_eq!(
             of(cpu, false).unwrap(),
-            ["cpu.shares=1024", "cpu.cfs_period_us=100000", "cpu.cfs_quota_us=50000", "cpu.cfs_burst_us=10", "cpuset.cpus=0-1"]
+            [
+                "cpu.shares=1024",
+                "cpu.cfs_period_us=100000",
+                "cpu.cfs_quota_us=50000",
+                "cpu.cfs_burst_us=10",
+                "cpuset.cpus=0-1"
+            ]
         );
         let memory = r#"{"memory":{"limit":100,"swap":150,"reservation":50,"disableOOMKiller":false}}"#;
         assert_eq!(of(memory, true).unwrap(), ["memory.max=100", "memory.swap.max=50", "memory.low=50"]);
-        let v1 = ["memory.limit_in_bytes=100", "memory.memsw.limit_in_bytes=150", "memory.soft_limit_in_bytes=50"];
+        let v1 =
+            ["memory.limit_in_bytes=100", "memory.memsw.limit_in_bytes=150", "memory.soft_limit_in_bytes=50"];
         assert_eq!(of(memory, false).unwrap(), v1);
         assert_eq!(of(r#"{"pids":{"limit":-1}}"#, true).unwrap(), ["pids.max=max"]);
         let io = r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}]}}"#;

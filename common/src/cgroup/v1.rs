@@ -18,7 +18,7 @@ pub(super) struct Hierarchy {
 /// hierarchy can kill a whole cgroup at once: every hierarchy costs another move of the process.
 pub(super) fn hierarchies(layout: &Layout) -> Vec<Hierarchy> {
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
-    for (controller, place) in &layout.v1 {
+    for (controller, place) in layout.v1.iter().filter(|(controller, _)| controller.of_sandboxes()) {
         if *controller == Controller::Freezer && layout.unified.is_some() {
             continue;
         }

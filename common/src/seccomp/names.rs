@@ -501,7 +501,9 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_right() {
         assert!(TABLE.is_sorted_by(|a, b| a.0 < b.0));
-        for (name, number) in [("read", libc::SYS_read), ("clone3", libc::SYS_clone3), ("openat2", libc::SYS_openat2)] {
+        for (name, number) in
+            [("read", libc::SYS_read), ("clone3", libc::SYS_clone3), ("openat2", libc::SYS_openat2)]
+        {
             assert_eq!(find(name).unwrap().x86_64, Some(number as u32));
         }
         assert_eq!(find("socketcall"), Some(Numbers { x86_64: None, i386: Some(102), x32: None }));

@@ -114,9 +114,8 @@ pub fn set_seccomp(filter: &[libc::sock_filter], flags: u32) -> Result<Option<Ow
     let len = u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
     let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
     // SAFETY: `program` names `len` instructions that stay borrowed; the kernel copies and only reads them.
-    let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     let result = check(result)?;
     if flags & NEW_LISTENER == 0 {
         return Ok(None);
