@@ -43,6 +43,17 @@ pub enum Error {
         /// The error number.
         source: io::Error,
     },
+    /// The kernel refuses what a field of `config.json` asks for.
+    #[error("cannot set {field} of config.json")]
+    Field {
+        /// The field.
+        field: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A hook failed.
+    #[error("{0}")]
+    Hook(String),
     /// hv does not do this.
     #[error("{0}")]
     Refused(String),

@@ -22,6 +22,17 @@ pub(crate) struct Range {
     pub count: u32,
 }
 
+/// One line of an id map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    /// The first id inside.
+    pub inside: u32,
+    /// The first id outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
 /// How ids are mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum IdMap {
@@ -37,6 +48,13 @@ pub(crate) enum IdMap {
         groups: Vec<Range>,
         /// newuidmap and newgidmap.
         helpers: [PathBuf; 2],
+    },
+    /// As somebody else has decided.
+    Given {
+        /// Users.
+        users: Vec<Mapping>,
+        /// Groups.
+        groups: Vec<Mapping>,
     },
 }
 
@@ -58,9 +76,22 @@ impl IdMap {
         }
     }
 
+    /// These lines.
+    pub(crate) fn given(users: Vec<Mapping>, groups: Vec<Mapping>) -> IdMap {
+        IdMap::Given { users, groups }
+    }
+
     /// Whether the map lets a process set its supplementary groups.
     pub(crate) fn sets_groups(&self) -> bool {
-        *self != IdMap::Single
+        match self {
+            IdMap::Single => false,
+            // What is denied for a map of one's own group alone.
+            IdMap::Given { groups, .. } => {
+                let own = rustix::process::getegid().as_raw();
+                own == 0 || !matches!(groups.as_slice(), [one] if one.count == 1 && one.outside == own)
+            }
+            _ => true,
+        }
     }
 
     /// Whether user `uid` exists inside.
@@ -69,6 +100,7 @@ impl IdMap {
             IdMap::None => true,
             IdMap::Single => uid == 0,
             IdMap::Ranges { users, .. } => u64::from(uid) <= total(users),
+            IdMap::Given { users, .. } => holds(users, uid),
         }
     }
 
@@ -78,6 +110,7 @@ impl IdMap {
             IdMap::None => true,
             IdMap::Single => gid == 0,
             IdMap::Ranges { groups, .. } => u64::from(gid) <= total(groups),
+            IdMap::Given { groups, .. } => holds(groups, gid),
         }
     }
 
@@ -93,9 +126,10 @@ impl IdMap {
                 write(child, "gid_map", &format!("0 {gid} 1\n"))
             }
             IdMap::Ranges { users, groups, helpers: [newuidmap, newgidmap] } => {
-                run(newuidmap, child, uid, users)?;
-                run(newgidmap, child, gid, groups)
+                run(newuidmap, child, &arguments(uid, users))?;
+                run(newgidmap, child, &arguments(gid, groups))
             }
+            IdMap::Given { users, groups } => give(child, users, groups, (uid, gid)),
         }
     }
 
@@ -109,8 +143,43 @@ impl IdMap {
                 total(users),
                 total(groups)
             ),
+            IdMap::Given { users, groups } => {
+                format!("{} ranges of users, {} of groups, as the configuration says", users.len(), groups.len())
+            }
         }
     }
+}
+
+fn holds(map: &[Mapping], id: u32) -> bool {
+    map.iter().any(|one| (one.inside..=one.inside + (one.count - 1)).contains(&id))
+}
+
+/// Root writes any map; a user one line for its own id, and more than that through the helpers.
+fn give(child: Pid, users: &[Mapping], groups: &[Mapping], own: (u32, u32)) -> Result<(), Error> {
+    let text = |map: &[Mapping]| -> String {
+        map.iter().map(|one| format!("{} {} {}\n", one.inside, one.outside, one.count)).collect()
+    };
+    let is_own = |map: &[Mapping], id| matches!(map, [one] if one.count == 1 && one.outside == id);
+    let capabilities = rustix::thread::capabilities(None).map_or(rustix::thread::CapabilitySet::empty(), |sets| sets.effective);
+    if capabilities.contains(rustix::thread::CapabilitySet::SETUID | rustix::thread::CapabilitySet::SETGID) {
+        write(child, "uid_map", &text(users))?;
+        return write(child, "gid_map", &text(groups));
+    }
+    if is_own(users, own.0) && is_own(groups, own.1) {
+        write(child, "setgroups", "deny")?;
+        write(child, "uid_map", &text(users))?;
+        return write(child, "gid_map", &text(groups));
+    }
+    for (helper, map) in [("newuidmap", users), ("newgidmap", groups)] {
+        let found = HELPER_DIRS.iter().map(|dir| Path::new(dir).join(helper)).find(|path| path.exists());
+        let found = found.ok_or_else(|| {
+            Error::Refused(format!("mapping more than your own id without root needs {helper}: install the package uidmap"))
+        })?;
+        let arguments: Vec<String> =
+            map.iter().flat_map(|one| [one.inside, one.outside, one.count]).map(|id| id.to_string()).collect();
+        run(&found, child, &arguments)?;
+    }
+    Ok(())
 }
 
 fn total(ranges: &[Range]) -> u64 {
@@ -128,7 +197,7 @@ fn write(child: Pid, file: &str, value: &str) -> Result<(), Error> {
 }
 
 /// Runs a helper: `newuidmap PID 0 UID 1 1 START COUNT ...`.
-fn run(helper: &Path, child: Pid, own: u32, ranges: &[Range]) -> Result<(), Error> {
+fn run(helper: &Path, child: Pid, arguments: &[String]) -> Result<(), Error> {
     let failed = |source: std::io::Error| Error::System {
         operation: "run",
         object: helper.display().to_string(),
@@ -137,7 +206,7 @@ fn run(helper: &Path, child: Pid, own: u32, ranges: &[Range]) -> Result<(), Erro
     };
     let output = Command::new(helper)
         .arg(child.as_raw_pid().to_string())
-        .args(arguments(own, ranges))
+        .args(arguments)
         .env_clear()
         .stdin(std::process::Stdio::null())
         .output()

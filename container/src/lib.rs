@@ -7,6 +7,7 @@
 //! - `spawn`: one clone3, the monitor's part; `inside`: the child's part: `apply` (one step), `mount`,
 //!   `terminal`, and `init`, PID 1 while the workload runs. `report`: what it tells the monitor.
 //! - `sandbox`: a running container.
+//! - [`oci`]: bundles of the OCI runtime specification, made of the same steps.
 //! - `sys`: system calls that rustix does not have. Beside it, unsafe code is only where a process is
 //!   made (`spawn`, `bare`), in `loop_device`, and on the child's side.
 
@@ -23,6 +24,7 @@ mod inside;
 mod loop_device;
 #[forbid(unsafe_code)]
 mod namespaces;
+pub mod oci;
 #[forbid(unsafe_code)]
 mod plan;
 #[forbid(unsafe_code)]

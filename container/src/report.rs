@@ -25,10 +25,11 @@ pub(crate) enum Stage {
     Fork,
     Root,
     Uncover,
+    Hook,
 }
 
 impl Stage {
-    const ALL: [Stage; 8] = [
+    const ALL: [Stage; 9] = [
         Stage::Signals,
         Stage::User,
         Stage::Dumpable,
@@ -37,6 +38,7 @@ impl Stage {
         Stage::Fork,
         Stage::Root,
         Stage::Uncover,
+        Stage::Hook,
     ];
 
     /// In words: what cannot be done.
@@ -48,6 +50,7 @@ impl Stage {
             Stage::DeathSignal => "tie PID 1's life to the monitor's",
             Stage::Descriptors => "arrange descriptors",
             Stage::Uncover => "uncover /proc for the workload",
+            Stage::Hook => "run a startContainer hook",
             Stage::Root => "change the root directory",
             Stage::Fork => "fork the workload (is the limit on processes at least 2?)",
         }

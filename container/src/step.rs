@@ -31,6 +31,8 @@ pub enum Slot {
     Dev,
     /// Its /dev/pts.
     Pts,
+    /// The host's /proc, for what is written to the kernel before the pivot.
+    HostProc,
     /// Mounted and not used again.
     Other,
 }
@@ -51,6 +53,7 @@ impl Slot {
             Slot::Cgroup => "/sys/fs/cgroup",
             Slot::Dev => "/dev",
             Slot::Pts => "/dev/pts",
+            Slot::HostProc => "host's /proc",
         }
     }
 }
@@ -92,7 +95,7 @@ pub struct Directory {
 
 /// What PID 1 of the container does before it starts the workload.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing that is mounted from now on reaches the host.
     PrivateMounts,
     /// A cgroup namespace whose root is the sandbox's own cgroup.
@@ -135,12 +138,15 @@ pub enum Step {
     Loopback,
     /// A session keyring of its own.
     Keyring,
+    /// What only a bundle of an OCI runtime needs.
+    Bundle(crate::oci::step::BundleStep),
 }
 
 impl Step {
     /// What the user can do when this step fails with `errno`.
     pub(crate) fn mend(&self, errno: i32) -> &'static str {
         match (self, errno) {
+            (Step::Bundle(step), errno) => step.mend(errno),
             (Step::Mount(_) | Step::Overlay { .. }, libc::ENODEV) => {
                 "load the kernel module of that file system, or use a kernel that has it"
             }
@@ -206,6 +212,7 @@ impl fmt::Display for Step {
             Step::HostName(name) => write!(f, "set the host name {}", name.to_string_lossy()),
             Step::Loopback => f.write_str("bring the loopback interface up"),
             Step::Keyring => f.write_str("join a new session keyring"),
+            Step::Bundle(step) => write!(f, "{step}"),
         }
     }
 }

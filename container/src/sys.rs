@@ -46,6 +46,28 @@ pub(crate) enum Cloned {
 /// The child may call only what is safe after a fork of a threaded process: it must not allocate, take
 /// a lock or panic, and it must end by exec or exit.
 pub(crate) unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    // SAFETY: the caller vouches for the child.
+    unsafe { clone3_signalling(namespaces, cgroup, libc::SIGCHLD) }
+}
+
+/// As [`clone3`], but the new process is a child of this one's parent.
+///
+/// # Safety
+/// As [`clone3`].
+pub(crate) unsafe fn clone3_as_sibling(
+    namespaces: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Cloned, Errno> {
+    // The signal at its end is that of this process's own.
+    // SAFETY: the caller vouches for the child.
+    unsafe { clone3_signalling(namespaces | libc::CLONE_PARENT as u64, cgroup, 0) }
+}
+
+unsafe fn clone3_signalling(
+    namespaces: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    signal: i32,
+) -> Result<Cloned, Errno> {
     let mut pidfd: i32 = -1;
     let mut flags = namespaces | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
     if cgroup.is_some() {
@@ -56,7 +78,7 @@ pub(crate) unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> 
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal: signal as u64,
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -73,6 +95,41 @@ pub(crate) unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> 
         // SAFETY: the kernel has just made this descriptor for us (CLONE_PIDFD), nobody else owns it.
         Some(pid) => Ok(Cloned::Parent(pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
     }
+}
+
+/// A fork that shares this process's table of descriptors, and nothing else. None: in the new process.
+///
+/// # Safety
+/// The new process may call only what is safe after a fork of a threaded process, and must end by exit.
+pub(crate) unsafe fn fork_sharing_descriptors() -> Result<Option<Pid>, Errno> {
+    let flags = libc::CLONE_FILES | libc::SIGCHLD;
+    // SAFETY: with no stack and no CLONE_VM the child runs on a copy of this stack; the caller keeps the rest.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    Ok(Pid::from_raw(check(result)? as i32))
+}
+
+/// Joins a namespace of the kind that `flag` says.
+pub(crate) fn join_namespace(namespace: &OwnedFd, flag: u64) -> Result<(), Errno> {
+    // SAFETY: plain numbers; the kernel refuses a process with threads where it matters.
+    check(unsafe { libc::syscall(libc::SYS_setns, namespace.as_raw_fd(), flag) }).map(drop)
+}
+
+/// Joins several namespaces of the process that a pidfd names.
+pub(crate) fn join_namespaces_of(process: BorrowedFd<'_>, flags: u64) -> Result<(), Errno> {
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_setns, process.as_raw_fd(), flags) }).map(drop)
+}
+
+/// The children of this process get a new time namespace.
+pub(crate) fn unshare_time() -> Result<(), Errno> {
+    // SAFETY: plain numbers; no memory and no descriptor changes.
+    check(unsafe { libc::syscall(libc::SYS_unshare, 0x80) }).map(drop)
+}
+
+/// Makes `fd` the standard input, inherited by the program that is executed next.
+pub(crate) fn make_stdin(fd: std::os::fd::RawFd) -> Result<(), Errno> {
+    // SAFETY: plain numbers; only this process's own table changes.
+    check(unsafe { libc::syscall(libc::SYS_dup2, fd, 0) }).map(drop)
 }
 
 /// A stack for [`clone_sharing_memory`].
@@ -114,6 +171,64 @@ pub(crate) fn restrict_mount(mount: BorrowedFd<'_>, set: MountAttrFlags) -> Resu
     mount_setattr(mount, c"", libc::AT_EMPTY_PATH, &attributes)
 }
 
+/// Changes one mount, or it and all below it.
+pub(crate) fn change_mount(
+    mount: BorrowedFd<'_>,
+    change: crate::oci::step::Change,
+    recursive: bool,
+) -> Result<(), Errno> {
+    let crate::oci::step::Change { set, clear, propagation } = change;
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    mount_setattr(mount, c"", flags, &MountAttr { set, clear, propagation, userns: 0 })
+}
+
+/// `struct sched_attr` of linux/sched/types.h, first version.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+impl SchedAttr {
+    /// With runtime, deadline and period in nanoseconds.
+    pub(crate) fn new(policy: u32, flags: u64, nice: i32, priority: u32, deadlines: [u64; 3]) -> SchedAttr {
+        let [runtime, deadline, period] = deadlines;
+        SchedAttr { size: size_of::<SchedAttr>() as u32, policy, flags, nice, priority, runtime, deadline, period }
+    }
+}
+
+/// How a process is scheduled, sched_setattr(2).
+pub(crate) fn set_scheduler(pid: i32, attributes: &SchedAttr) -> Result<(), Errno> {
+    // SAFETY: the attributes are as long as their size field says.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const *attributes, 0) }).map(drop)
+}
+
+/// The priority of a process's input and output, ioprio_set(2).
+pub(crate) fn set_io_priority(pid: i32, priority: u32) -> Result<(), Errno> {
+    const WHO_PROCESS: i32 = 1;
+    // SAFETY: plain numbers; no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, priority) }).map(drop)
+}
+
+/// The processors of a process, sched_setaffinity(2).
+pub(crate) fn set_affinity(pid: i32, mask: &[u64; 64]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads the whole mask, whose size is given.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(mask), mask.as_ptr()) }).map(drop)
+}
+
+/// Sets the execution domain, personality(2).
+pub(crate) fn set_personality(domain: u32) -> Result<(), Errno> {
+    // SAFETY: a plain number; no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_personality, libc::c_ulong::from(domain)) }).map(drop)
+}
+
 /// Makes every mount of this mount namespace private: nothing goes out or comes in any more.
 pub(crate) fn make_mounts_private() -> Result<(), Errno> {
     let attributes = MountAttr { set: 0, clear: 0, propagation: libc::MS_PRIVATE, userns: 0 };
@@ -149,6 +264,12 @@ pub(crate) fn new_session_keyring() -> Result<(), Errno> {
         Err(Errno::NOSYS) => Ok(()),
         other => other.map(drop),
     }
+}
+
+/// Closes a descriptor in a new process, whose other owner is in the old one.
+pub(crate) fn close(fd: std::os::fd::RawFd) {
+    // SAFETY: the process has its own copy of the table, and uses this number no more.
+    unsafe { libc::syscall(libc::SYS_close, fd) };
 }
 
 /// Closes every descriptor from `first` on.

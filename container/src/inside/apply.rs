@@ -13,7 +13,7 @@ use crate::step::{Directory, Mount, Node, Slot, Step};
 use crate::sys;
 
 /// What the steps so far have opened.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     slots: [Option<OwnedFd>; Slot::COUNT],
     /// Socket to the monitor, for the terminal.
     channel: Option<OwnedFd>,
@@ -21,20 +21,47 @@ pub(super) struct Opened {
     go: Option<OwnedFd>,
     /// The workload's end of the terminal.
     pub terminal: Option<OwnedFd>,
+    /// Where the monitor is asked to run hooks.
+    hooks: Option<OwnedFd>,
 }
 
 impl Opened {
     pub(super) fn new(image: OwnedFd, channel: Option<OwnedFd>, go: Option<OwnedFd>) -> Opened {
         let mut slots = [const { None }; Slot::COUNT];
         slots[Slot::Image as usize] = Some(image);
-        Opened { slots, channel, go, terminal: None }
+        Opened { slots, channel, go, terminal: None, hooks: None }
     }
 
-    fn at(&self, slot: Slot) -> Result<BorrowedFd<'_>, Errno> {
+    /// For a bundle: `monitor` gives the word to go on, twice if there are hooks; `console` gets the
+    /// terminal; `proc` is the host's.
+    pub(super) fn of_bundle(monitor: Option<OwnedFd>, hooks: Option<OwnedFd>, console: Option<OwnedFd>, proc: Option<OwnedFd>) -> Opened {
+        let mut slots = [const { None }; Slot::COUNT];
+        slots[Slot::HostProc as usize] = proc;
+        Opened { slots, channel: console, go: monitor, terminal: None, hooks }
+    }
+
+    pub(super) fn await_monitor(&mut self) {
+        super::await_monitor(self.go.take());
+    }
+
+    /// Says that the namespaces are there, and waits until the monitor has run its hooks.
+    pub(super) fn let_hooks_run(&mut self) -> Result<(), Errno> {
+        let Some(hooks) = self.hooks.take() else { return Ok(()) };
+        rustix::io::write(&hooks, b"h")?;
+        super::await_monitor(Some(hooks));
+        Ok(())
+    }
+
+    pub(super) fn send_terminal(&mut self, ours: &OwnedFd) -> Result<(), Errno> {
+        let channel = self.channel.take().ok_or(Errno::BADF)?;
+        terminal::send(channel.as_fd(), ours.as_fd())
+    }
+
+    pub(super) fn at(&self, slot: Slot) -> Result<BorrowedFd<'_>, Errno> {
         self.slots[slot as usize].as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
     }
 
-    fn put(&mut self, slot: Slot, fd: OwnedFd) {
+    pub(super) fn put(&mut self, slot: Slot, fd: OwnedFd) {
         self.slots[slot as usize] = Some(fd);
     }
 
@@ -70,6 +97,7 @@ impl Opened {
             Step::HostName(name) => rustix::system::sethostname(name.to_bytes()),
             Step::Loopback => hv_common::sys::loopback::bring_up(),
             Step::Keyring => sys::new_session_keyring(),
+            Step::Bundle(step) => self.apply_bundle(step),
         }
     }
 

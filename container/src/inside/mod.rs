@@ -9,10 +9,15 @@
 //! have threads.
 
 mod apply;
+mod bundle;
+mod contained;
+mod hook;
 mod init;
 mod mount;
 mod terminal;
 
+pub(crate) use contained::{Contained, User};
+pub(crate) use hook::Ready as ReadyHook;
 pub(crate) use init::CARRIER;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -38,6 +38,27 @@ pub(super) fn clone(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> 
     open_tree(dir, path, flags)
 }
 
+/// As [`clone`], with all mounts below it.
+pub(super) fn clone_all(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW
+        | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(dir, path, flags)
+}
+
+/// As [`clone_all`], of a path whose links are followed: the caller's own, on the host.
+pub(super) fn clone_all_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(dir, path, flags)
+}
+
+/// As [`clone`], of a path whose links are followed: the caller's own, on the host.
+pub(super) fn clone_following(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    open_tree(dir, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+}
+
 /// Puts a detached mount onto the object that `target` is.
 pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

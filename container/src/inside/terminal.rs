@@ -36,11 +36,16 @@ pub(super) fn open(pts: BorrowedFd<'_>, size: TerminalSize) -> Result<Terminal, 
 
 /// Hands `fd` to whoever reads the other end of `channel`.
 pub(super) fn send(channel: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    send_with(channel, fd, b"/dev/console")
+}
+
+/// As [`send`], with these bytes.
+pub(super) fn send_with(channel: BorrowedFd<'_>, fd: BorrowedFd<'_>, words: &[u8]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
     if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(Errno::NOMEM);
     }
-    rustix::net::sendmsg(channel.as_fd(), &[IoSlice::new(b"t")], &mut control, SendFlags::NOSIGNAL).map(drop)
+    rustix::net::sendmsg(channel.as_fd(), &[IoSlice::new(words)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
