@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
         Ok(timeline) => timeline,
         Err(source) => return Failure::new("cannot make a page for the timeline", source).tell(),
     };
-    run(std::env::args_os(), timeline)
+    run(cmd::oci::spelled_out(std::env::args_os()).into_iter(), timeline)
 }
 
 fn run(args: impl Iterator<Item = OsString>, timeline: Timeline) -> ExitCode {

@@ -266,6 +266,20 @@ pub(crate) fn new_session_keyring() -> Result<(), Errno> {
     }
 }
 
+/// Closes every descriptor from `first` on but those in `kept`, which it sorts.
+pub(crate) fn close_all_but(first: u32, kept: &mut [u32]) -> Result<(), Errno> {
+    kept.sort_unstable();
+    let mut next = first;
+    for fd in kept.iter().filter(|fd| **fd >= first) {
+        if *fd > next {
+            // SAFETY: only this process's own table changes; the caller uses none of these any more.
+            check(unsafe { libc::syscall(libc::SYS_close_range, next, fd - 1, 0) })?;
+        }
+        next = fd + 1;
+    }
+    close_from(next)
+}
+
 /// Closes a descriptor in a new process, whose other owner is in the old one.
 pub(crate) fn close(fd: std::os::fd::RawFd) {
     // SAFETY: the process has its own copy of the table, and uses this number no more.

@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod machine;
+pub mod oci;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -78,6 +79,9 @@ pub enum Verb {
     /// Keep kernels, so that --kernel may be left out
     #[command(subcommand, after_help = KERNEL_EXAMPLES)]
     Kernel(KernelVerb),
+    /// Be an OCI runtime, for podman, docker and containerd (also as a program named hv-oci)
+    #[command(after_help = OCI_EXAMPLES)]
+    Oci(Box<oci::OciArgs>),
     /// Print a completion script for a shell
     #[command(after_help = "Example: hv completions bash > ~/.local/share/bash-completion/completions/hv")]
     Completions {
@@ -123,6 +127,11 @@ Example: hv compare --kernel vmlinux --runs 20 --json report.json rootfs.img";
 const KERNEL_EXAMPLES: &str = "\
 Example: hv kernel install
          hv kernel add bzImage --modules /lib/modules/6.1.0 --name mine";
+const OCI_EXAMPLES: &str = "\
+docs/oci.md has the table of what is honoured.
+
+Example: hv oci spec && hv oci run --bundle . mine
+         podman --runtime /usr/bin/hv-oci run alpine true";
 const CHECK_EXAMPLES: &str = "\
 Exit status: 0 if both kinds can run, 1 if only containers can, 2 if only
 microVMs can, 3 if neither can.

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod control;
 pub mod kernel;
 pub mod man;
+pub mod oci;
 pub mod ps;
 pub mod run;
 pub mod stop;
@@ -35,6 +36,7 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Compare(args) => compare::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Kernel(verb) => kernel::run(verb),
+        Verb::Oci(args) => Ok(oci::run(*args)),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Man { dir } => man::run(dir.as_deref()),
         Verb::GiveUp { status, name } => {

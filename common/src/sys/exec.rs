@@ -48,6 +48,23 @@ pub fn execute(path: &CStr, args: &CStringArray, env: &CStringArray) -> Errno {
     check(result).err().unwrap_or(Errno::NOEXEC)
 }
 
+/// Executes the program that `file` is; returns only when it could not, with the reason.
+pub fn execute_file(file: BorrowedFd<'_>, args: &CStringArray, env: &CStringArray) -> Errno {
+    use std::os::fd::AsRawFd;
+    // SAFETY: as in `execute`; the empty path asks for the descriptor itself.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            args.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    check(result).err().unwrap_or(Errno::NOEXEC)
+}
+
 /// Makes `fds` the standard streams, whatever numbers they have, inheritable across exec.
 ///
 /// # Errors

@@ -40,6 +40,12 @@ impl Opened {
         Opened { slots, channel: console, go: monitor, terminal: None, hooks }
     }
 
+    /// Lets go, without closing anything, of all but the terminal: whoever calls closes it in one go.
+    pub(super) fn forget(&mut self) {
+        std::mem::forget(std::mem::replace(&mut self.slots, [const { None }; Slot::COUNT]));
+        std::mem::forget((self.channel.take(), self.go.take(), self.hooks.take()));
+    }
+
     pub(super) fn await_monitor(&mut self) {
         super::await_monitor(self.go.take());
     }

@@ -34,6 +34,8 @@ pub(crate) struct Contained<'a> {
     pub notify: Option<OwnedFd>,
     /// A user namespace is made, or joined.
     pub user: User,
+    /// Descriptors from 3 on that are the program's.
+    pub inherited: u32,
     /// Space for what comes with the word to go on.
     pub space: Vec<u8>,
     /// Where the monitor's command line lies in memory.
@@ -65,6 +67,9 @@ impl Contained<'_> {
         }
         if let Err(failure) = self.workload.find_program() {
             self.fail(&self.channel, Report::Start(failure));
+        }
+        if let Err(errno) = self.shed(&mut opened) {
+            self.fail(&self.channel, Report::Stage(Stage::Descriptors, errno.raw_os_error()));
         }
         // From here on the monitor may end.
         let freed = rustix::process::set_parent_process_death_signal(None);
@@ -111,6 +116,21 @@ impl Contained<'_> {
         rustix::process::umask(rustix::fs::Mode::empty());
         let hooks = Some(again(&self.channel)?);
         Ok(Opened::of_bundle(go, hooks, self.console.take(), self.proc.take()))
+    }
+
+    /// Keeps the descriptors that are still needed, and nothing of the host: no directory, and no lock of
+    /// the caller's on the container's state.
+    fn shed(&self, opened: &mut Opened) -> Result<(), Errno> {
+        use std::os::fd::AsRawFd;
+        let number = |fd: Option<&OwnedFd>| fd.map_or(0, |fd| fd.as_raw_fd() as u32);
+        opened.forget();
+        let mut kept = [
+            self.channel.as_raw_fd() as u32,
+            number(self.listener.as_ref()),
+            number(self.notify.as_ref()),
+            number(opened.terminal.as_ref()),
+        ];
+        sys::close_all_but(3 + self.inherited, &mut kept)
     }
 
     /// Waits until somebody starts the container; who that is, and what came with it.

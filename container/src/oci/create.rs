@@ -101,6 +101,7 @@ pub fn create(creation: Creation<'_>) -> Result<Created, Error> {
     let into = creation.group.and_then(unified_dir);
     let (listener, console) = (creation.listener.map(|listener| listener.0), creation.console);
     let waits_elsewhere = listener.is_some();
+    let inherited = creation.inherited;
     let ours_in_child = &ours;
     let contained = || {
         close(ours_in_child);
@@ -114,6 +115,7 @@ pub fn create(creation: Creation<'_>) -> Result<Created, Error> {
             hooks: &start_hooks,
             notify,
             user,
+            inherited,
             space,
             arguments,
         }

@@ -75,6 +75,7 @@ pub fn exec(execution: Execution<'_>) -> Result<(i32, OwnedFd), Error> {
             hooks: &[],
             notify: None,
             user,
+            inherited,
             space,
             arguments,
         }

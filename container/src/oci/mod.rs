@@ -23,6 +23,7 @@ mod mounts;
 mod options;
 mod plan;
 mod process;
+pub mod seal;
 mod seccomp;
 mod spaces;
 pub(crate) mod step;
@@ -32,8 +33,9 @@ use std::path::{Path, PathBuf};
 pub use config::Config;
 pub use create::{Created, Creation, create};
 pub use exec::{Execution, exec};
-pub use gate::{Conn, Listener};
+pub use gate::{Conn, Listener, NAME as GATE, waits as gate_waits};
 pub use hooks::{Moment, run as run_hooks};
+pub use options::KNOWN as MOUNT_OPTIONS;
 pub use plan::Facts;
 pub use process::{capabilities_not_granted, capability_names};
 pub use seccomp::{ACTIONS as SECCOMP_ACTIONS, ARCHITECTURES as SECCOMP_ARCHITECTURES, FLAGS as SECCOMP_FLAGS, OPERATORS as SECCOMP_OPERATORS};
@@ -107,6 +109,30 @@ pub fn parse_process(text: &[u8]) -> Result<config::Process, Error> {
     let process: config::Process = read("the process's file", text)?;
     process::check(&process)?;
     Ok(process)
+}
+
+/// Checks a process that was put together.
+///
+/// # Errors
+/// It makes no sense: the field is named.
+pub fn check_process(process: &config::Process) -> Result<(), Error> {
+    process::check(process)
+}
+
+/// Reads limits, as `update` is given them.
+///
+/// # Errors
+/// They are none.
+pub fn parse_resources(text: &[u8]) -> Result<hv_common::cgroup::Resources, Error> {
+    read("the file of limits", text)
+}
+
+/// Sends a process a signal by number.
+///
+/// # Errors
+/// As kill(2).
+pub fn signal(process: std::os::fd::BorrowedFd<'_>, signal: u8) -> std::io::Result<()> {
+    Ok(crate::sys::send_signal(process, i32::from(signal))?)
 }
 
 /// Clients write `null` for what is not there.

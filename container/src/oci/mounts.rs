@@ -195,7 +195,11 @@ fn cgroups(
     }
     let size = vec![(c"mode".to_owned(), c"755".to_owned()), (c"size".to_owned(), c"65536".to_owned())];
     let inert = attributes - MountAttrFlags::MOUNT_ATTR_RDONLY;
-    steps.push(Step::Bundle(new_hierarchy("tmpfs", size, place(field, destination)?, inert)));
+    let mut tmpfs = new_hierarchy("tmpfs", size, place(field, destination)?, inert);
+    if let BundleStep::New(new) = &mut tmpfs {
+        new.slot = Slot::Cgroup;
+    }
+    steps.push(Step::Bundle(tmpfs));
     for one in v1 {
         let name = one.top.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let at = place(field, &format!("{destination}/{name}"))?;
@@ -211,7 +215,7 @@ fn cgroups(
         }
     }
     if read_only {
-        steps.push(Step::Bundle(BundleStep::ReadOnly(place(field, destination)?)));
+        steps.push(Step::ReadOnly(Slot::Cgroup, CString::default()));
     }
     Ok(())
 }

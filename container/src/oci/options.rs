@@ -41,6 +41,16 @@ const PROPAGATION: [(&str, u64); 4] = [
     ("unbindable", libc::MS_UNBINDABLE),
 ];
 
+/// Every option that is no file system's own, for `features`.
+#[rustfmt::skip]
+pub const KNOWN: &[&str] = &[
+    "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec",
+    "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime",
+    "relatime", "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid",
+    "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid",
+    "runbindable", "rw", "shared", "slave", "strictatime", "suid", "tmpcopyup", "unbindable",
+];
+
 /// All options of one mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -124,6 +134,13 @@ mod tests {
         assert_eq!(of(&["ro,rw"]).top, Change { set: 0, clear: RDONLY, propagation: 0 });
         assert_eq!(of(&["strictatime", "noatime"]).top, Change { set: NOATIME, clear: ATIME & !NOATIME, propagation: 0 });
         assert!(of(&["tmpcopyup", "relatime", "rw"]).data.is_empty());
+    }
+
+    #[test]
+    fn what_is_told_is_known() {
+        for option in KNOWN {
+            assert!(of(&[option]).data.is_empty(), "{option}");
+        }
     }
 
     #[test]
