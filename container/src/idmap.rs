@@ -144,7 +144,11 @@ impl IdMap {
                 total(groups)
             ),
             IdMap::Given { users, groups } => {
-                format!("{} ranges of users, {} of groups, as the configuration says", users.len(), groups.len())
+                format!(
+                    "{} ranges of users, {} of groups, as the configuration says",
+                    users.len(),
+                    groups.len()
+                )
             }
         }
     }
@@ -160,7 +164,8 @@ fn give(child: Pid, users: &[Mapping], groups: &[Mapping], own: (u32, u32)) -> R
         map.iter().map(|one| format!("{} {} {}\n", one.inside, one.outside, one.count)).collect()
     };
     let is_own = |map: &[Mapping], id| matches!(map, [one] if one.count == 1 && one.outside == id);
-    let capabilities = rustix::thread::capabilities(None).map_or(rustix::thread::CapabilitySet::empty(), |sets| sets.effective);
+    let capabilities = rustix::thread::capabilities(None)
+        .map_or(rustix::thread::CapabilitySet::empty(), |sets| sets.effective);
     if capabilities.contains(rustix::thread::CapabilitySet::SETUID | rustix::thread::CapabilitySet::SETGID) {
         write(child, "uid_map", &text(users))?;
         return write(child, "gid_map", &text(groups));
@@ -173,10 +178,15 @@ fn give(child: Pid, users: &[Mapping], groups: &[Mapping], own: (u32, u32)) -> R
     for (helper, map) in [("newuidmap", users), ("newgidmap", groups)] {
         let found = HELPER_DIRS.iter().map(|dir| Path::new(dir).join(helper)).find(|path| path.exists());
         let found = found.ok_or_else(|| {
-            Error::Refused(format!("mapping more than your own id without root needs {helper}: install the package uidmap"))
+            Error::Refused(format!(
+                "mapping more than your own id without root needs {helper}: install the package uidmap"
+            ))
         })?;
-        let arguments: Vec<String> =
-            map.iter().flat_map(|one| [one.inside, one.outside, one.count]).map(|id| id.to_string()).collect();
+        let arguments: Vec<String> = map
+            .iter()
+            .flat_map(|one| [one.inside, one.outside, one.count])
+            .map(|id| id.to_string())
+            .collect();
         run(&found, child, &arguments)?;
     }
     Ok(())

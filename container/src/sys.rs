@@ -200,7 +200,16 @@ impl SchedAttr {
     /// With runtime, deadline and period in nanoseconds.
     pub(crate) fn new(policy: u32, flags: u64, nice: i32, priority: u32, deadlines: [u64; 3]) -> SchedAttr {
         let [runtime, deadline, period] = deadlines;
-        SchedAttr { size: size_of::<SchedAttr>() as u32, policy, flags, nice, priority, runtime, deadline, period }
+        SchedAttr {
+            size: size_of::<SchedAttr>() as u32,
+            policy,
+            flags,
+            nice,
+            priority,
+            runtime,
+            deadline,
+            period,
+        }
     }
 }
 
@@ -220,7 +229,8 @@ pub(crate) fn set_io_priority(pid: i32, priority: u32) -> Result<(), Errno> {
 /// The processors of a process, sched_setaffinity(2).
 pub(crate) fn set_affinity(pid: i32, mask: &[u64; 64]) -> Result<(), Errno> {
     // SAFETY: the kernel reads the whole mask, whose size is given.
-    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(mask), mask.as_ptr()) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(mask), mask.as_ptr()) })
+        .map(drop)
 }
 
 /// Sets the execution domain, personality(2).

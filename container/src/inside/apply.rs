@@ -34,7 +34,12 @@ impl Opened {
 
     /// For a bundle: `monitor` gives the word to go on, twice if there are hooks; `console` gets the
     /// terminal; `proc` is the host's.
-    pub(super) fn of_bundle(monitor: Option<OwnedFd>, hooks: Option<OwnedFd>, console: Option<OwnedFd>, proc: Option<OwnedFd>) -> Opened {
+    pub(super) fn of_bundle(
+        monitor: Option<OwnedFd>,
+        hooks: Option<OwnedFd>,
+        console: Option<OwnedFd>,
+        proc: Option<OwnedFd>,
+    ) -> Opened {
         let mut slots = [const { None }; Slot::COUNT];
         slots[Slot::HostProc as usize] = proc;
         Opened { slots, channel: console, go: monitor, terminal: None, hooks }

@@ -171,7 +171,11 @@ impl Opened {
             other => return other,
         }
         for (above, name) in &place.parents[..place.parents.len() - 1] {
-            match rustix::fs::mkdirat(resolve(root, above, false)?, name.as_c_str(), Mode::from_raw_mode(0o755)) {
+            match rustix::fs::mkdirat(
+                resolve(root, above, false)?,
+                name.as_c_str(),
+                Mode::from_raw_mode(0o755),
+            ) {
                 Err(Errno::EXIST) => {}
                 other => other?,
             }

@@ -50,7 +50,8 @@ pub(super) fn clone_all(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Err
 
 /// As [`clone_all`], of a path whose links are followed: the caller's own, on the host.
 pub(super) fn clone_all_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(dir, path, flags)
 }
 

@@ -130,7 +130,10 @@ mod tests {
         assert_eq!((mask[0], mask[1]), (3, 2));
         assert!(affinity(&process, false).unwrap().is_none());
         for bad in ["3-1", "x", "0-", "4096", "0,,1"] {
-            assert!(affinity(&of(&format!(r#"{{"execCPUAffinity":{{"initial":"{bad}"}}}}"#)), true).is_err(), "{bad}");
+            assert!(
+                affinity(&of(&format!(r#"{{"execCPUAffinity":{{"initial":"{bad}"}}}}"#)), true).is_err(),
+                "{bad}"
+            );
         }
     }
 

@@ -38,15 +38,22 @@ pub(super) unsafe fn bear(
     let helper = match unsafe { sys::fork_sharing_descriptors() } {
         Ok(Some(pid)) => pid,
         Ok(None) => {
-            let (stage, number) = join(spaces).and_then(|()| {
-                // SAFETY: the caller vouches for `child`; the new process has its own copy of the table.
-                match unsafe { sys::clone3_as_sibling(spaces.new, cgroup) } {
-                    Ok(sys::Cloned::Parent(pid, pidfd)) => Ok((pid.as_raw_pid(), pidfd.into_raw_fd())),
-                    Ok(sys::Cloned::Child) => never(child),
-                    Err(errno) => Err((CLONE, errno)),
-                }
-            })
-            .map_or_else(|(stage, errno)| ((stage, errno.raw_os_error()), -1), |(pid, fd)| ((0, pid), fd));
+            // What it owns is this process's no more than the caller's: dropped here, it would be closed there.
+            let mut child = std::mem::ManuallyDrop::new(child);
+            let (stage, number) = join(spaces)
+                .and_then(|()| {
+                    // SAFETY: the caller vouches for `child`; the new process has its own copy of the table.
+                    match unsafe { sys::clone3_as_sibling(spaces.new, cgroup) } {
+                        Ok(sys::Cloned::Parent(pid, pidfd)) => Ok((pid.as_raw_pid(), pidfd.into_raw_fd())),
+                        // SAFETY: taken once, in a process of its own.
+                        Ok(sys::Cloned::Child) => never(unsafe { std::mem::ManuallyDrop::take(&mut child) }),
+                        Err(errno) => Err((CLONE, errno)),
+                    }
+                })
+                .map_or_else(
+                    |(stage, errno)| ((stage, errno.raw_os_error()), -1),
+                    |(pid, fd)| ((0, pid), fd),
+                );
             let mut bytes = [0u8; 9];
             bytes[0] = stage.0;
             bytes[1..5].copy_from_slice(&stage.1.to_le_bytes());
@@ -130,5 +137,10 @@ fn failed(errno: Errno) -> Error {
         Errno::AGAIN => "raise the limit on processes, or that of the cgroup",
         _ => "see `hv check` for what this host allows",
     };
-    Error::System { operation: "clone", object: "a process into new namespaces".into(), mend, source: errno.into() }
+    Error::System {
+        operation: "clone",
+        object: "a process into new namespaces".into(),
+        mend,
+        source: errno.into(),
+    }
 }

@@ -76,7 +76,9 @@ pub fn create(creation: Creation<'_>) -> Result<Created, Error> {
         user_namespace: user != User::Same,
         network: spaces.makes(libc::CLONE_NEWNET as u64),
         keep_keyring: creation.keep_keyring,
-        hooks: !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty() && hooks.create_container.is_empty()),
+        hooks: !(hooks.prestart.is_empty()
+            && hooks.create_runtime.is_empty()
+            && hooks.create_container.is_empty()),
     };
     let mut steps = plan::steps(creation.bundle, creation.facts, &wish)?;
     if process.terminal && !steps.iter().any(makes_terminals) {
@@ -123,7 +125,14 @@ pub fn create(creation: Creation<'_>) -> Result<Created, Error> {
     };
     // SAFETY: the closure makes system calls alone, and never returns.
     let (pid, pidfd) = unsafe { birth::bear(&spaces, into.as_ref().map(AsFd::as_fd), contained) }?;
-    let accompany = Accompany { creation_state: creation.state, spaces: &spaces, group: creation.group, config, process, steps: &steps };
+    let accompany = Accompany {
+        creation_state: creation.state,
+        spaces: &spaces,
+        group: creation.group,
+        config,
+        process,
+        steps: &steps,
+    };
     let number = pid.as_raw_pid();
     let result = (creation.born)(number)
         .map_err(|source| Error::Field { field: "the state".into(), source })
@@ -266,7 +275,11 @@ fn words(failure: ExecFailure, process: &Process) -> Failure {
     let program = process.args.first().map_or("", String::as_str);
     let what = match (failure.step, failure.errno) {
         (Stage::Exec, libc::ENOENT) if !program.contains('/') => {
-            return Failure { what: format!("exec: {program:?}: executable file not found in $PATH"), status: failure.status(), source: None };
+            return Failure {
+                what: format!("exec: {program:?}: executable file not found in $PATH"),
+                status: failure.status(),
+                source: None,
+            };
         }
         (Stage::Exec | Stage::Interpreter, errno) => {
             let why = match errno {
@@ -279,7 +292,9 @@ fn words(failure: ExecFailure, process: &Process) -> Failure {
             format!("exec: {program:?}: {why}")
         }
         (Stage::Cwd, _) => format!("cannot enter process.cwd {:?}", process.cwd),
-        (Stage::CwdOutside, _) => format!("process.cwd {:?} lies outside of the container's root", process.cwd),
+        (Stage::CwdOutside, _) => {
+            format!("process.cwd {:?} lies outside of the container's root", process.cwd)
+        }
         (step, _) => format!("cannot set the {step:?} of the process"),
     };
     let source = Some(std::io::Error::from_raw_os_error(failure.errno));
@@ -325,8 +340,9 @@ pub(super) fn unified_dir(group: &Group) -> Option<File> {
 }
 
 fn open_root(path: &Path) -> Result<OwnedFd, Error> {
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| Error::Field { field: format!("root.path ({})", path.display()), source: errno.into() })
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(
+        |errno| Error::Field { field: format!("root.path ({})", path.display()), source: errno.into() },
+    )
 }
 
 fn connect_notify(config: &super::Config) -> Result<Option<OwnedFd>, Error> {
@@ -343,7 +359,11 @@ fn open_sources(steps: &mut [Step], root: &OwnedFd, clones: bool, propagation: &
     for step in steps {
         match step {
             Step::Bundle(BundleStep::Root(source)) => {
-                let kind = if propagation.is_empty() || propagation.ends_with("private") { libc::MS_PRIVATE } else { libc::MS_SLAVE };
+                let kind = if propagation.is_empty() || propagation.ends_with("private") {
+                    libc::MS_PRIVATE
+                } else {
+                    libc::MS_SLAVE
+                };
                 open_source(source, clones, Some(kind), "root.path")?;
             }
             Step::Bundle(BundleStep::Bind(bind)) => {
@@ -362,8 +382,10 @@ fn open_sources(steps: &mut [Step], root: &OwnedFd, clones: bool, propagation: &
 
 fn is_directory(source: &Source, field: &str) -> Result<bool, Error> {
     let Source::Path(path, _) = source else { return Ok(true) };
-    let stat = rustix::fs::stat(path.as_c_str())
-        .map_err(|errno| Error::Field { field: format!("{field} with source {}", path.to_string_lossy()), source: errno.into() })?;
+    let stat = rustix::fs::stat(path.as_c_str()).map_err(|errno| Error::Field {
+        field: format!("{field} with source {}", path.to_string_lossy()),
+        source: errno.into(),
+    })?;
     Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory)
 }
 
@@ -392,7 +414,8 @@ fn take_mode(new: &mut super::step::New, root: &OwnedFd) {
         return;
     }
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = rustix::fs::openat2(root, new.at.path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how);
+    let found =
+        rustix::fs::openat2(root, new.at.path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how);
     if let Ok(stat) = found.and_then(rustix::fs::fstat)
         && let Ok(mode) = CString::new(format!("{:o}", stat.st_mode & 0o7777))
     {

@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
 
 use crate::error::Error;
 use crate::report::Report;
@@ -123,7 +125,8 @@ pub(crate) fn receive(from: BorrowedFd<'_>, space: &mut [u8]) -> Result<Option<(
     if !fill(from, &mut head)? || head[0] != b's' {
         return Ok(None);
     }
-    let length = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
+    let length =
+        |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
     let (state, seccomp) = (length(1), length(5));
     let Some(body) = state.checked_add(seccomp).and_then(|length| space.get_mut(..length)) else {
         return Ok(None);

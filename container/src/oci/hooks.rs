@@ -68,7 +68,8 @@ fn run_one(moment: Moment, hook: &Hook, state: &str, inside: Option<&Inside>) ->
         }
     }
     if let Some(inside) = inside {
-        let (process, root, flags) = (again(inside.process.as_fd())?, again(inside.root.as_fd())?, inside.flags);
+        let (process, root, flags) =
+            (again(inside.process.as_fd())?, again(inside.root.as_fd())?, inside.flags);
         let enter = move || {
             sys::join_namespaces_of(process.as_fd(), flags)?;
             rustix::process::fchdir(&root)?;

@@ -38,7 +38,10 @@ pub use hooks::{Moment, run as run_hooks};
 pub use options::KNOWN as MOUNT_OPTIONS;
 pub use plan::Facts;
 pub use process::{capabilities_not_granted, capability_names};
-pub use seccomp::{ACTIONS as SECCOMP_ACTIONS, ARCHITECTURES as SECCOMP_ARCHITECTURES, FLAGS as SECCOMP_FLAGS, OPERATORS as SECCOMP_OPERATORS};
+pub use seccomp::{
+    ACTIONS as SECCOMP_ACTIONS, ARCHITECTURES as SECCOMP_ARCHITECTURES, FLAGS as SECCOMP_FLAGS,
+    OPERATORS as SECCOMP_OPERATORS,
+};
 
 use crate::error::Error;
 

@@ -69,7 +69,10 @@ pub(super) fn steps(
     let at = place(&field, &mount.destination)?;
     let options = options::parse(&mount.options);
     if options.idmap || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(refuse(&field, "hv maps no ids of single mounts yet: give the source the ids it is to have"));
+        return Err(refuse(
+            &field,
+            "hv maps no ids of single mounts yet: give the source the ids it is to have",
+        ));
     }
     let kind = mount.kind.as_deref().unwrap_or("none");
     if at.path.as_c_str() == c"." {
@@ -129,7 +132,10 @@ fn new(
         return Err(refuse(field, "tmpcopyup is for a tmpfs"));
     }
     if let Some((key, _)) = options.data.iter().find(|(_, value)| value.len() > LONGEST_VALUE) {
-        return Err(refuse(field, &format!("the value of {key} is longer than the {LONGEST_VALUE} bytes a kernel takes")));
+        return Err(refuse(
+            field,
+            &format!("the value of {key} is longer than the {LONGEST_VALUE} bytes a kernel takes"),
+        ));
     }
     let mut data = Vec::new();
     for (key, value) in &options.data {
@@ -140,7 +146,10 @@ fn new(
         _ => Slot::Other,
     };
     let source = mount.source.as_deref().filter(|source| !source.is_empty()).map(text).transpose()?;
-    let recursive = options.all.iter().fold((0, 0), |(set, propagation), one| (set | one.set, propagation | one.propagation));
+    let recursive = options
+        .all
+        .iter()
+        .fold((0, 0), |(set, propagation), one| (set | one.set, propagation | one.propagation));
     let strict = ["proc", "sysfs"].contains(&kind);
     steps.push(Step::Bundle(BundleStep::New(New {
         filesystem: text(kind)?,
@@ -173,7 +182,8 @@ fn cgroups(
     let read_only = attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY);
     let v1: Vec<_> = group.places().iter().filter(|one| !one.unified).collect();
     let hierarchy = |filesystem: &str, names: &[String], at: Place| {
-        let options = names.iter().map(|name| (CString::new(name.as_str()).unwrap_or_default(), CString::default()));
+        let options =
+            names.iter().map(|name| (CString::new(name.as_str()).unwrap_or_default(), CString::default()));
         new_hierarchy(filesystem, options.collect(), at, attributes)
     };
     let bound = |path: &Path, at: Place| -> Result<BundleStep, Error> {

@@ -132,7 +132,10 @@ mod tests {
         assert_eq!(volume.all, [Change { propagation: libc::MS_PRIVATE, ..Change::default() }]);
         assert_eq!(of(&["bind", "rro"]).all[0].set, RDONLY);
         assert_eq!(of(&["ro,rw"]).top, Change { set: 0, clear: RDONLY, propagation: 0 });
-        assert_eq!(of(&["strictatime", "noatime"]).top, Change { set: NOATIME, clear: ATIME & !NOATIME, propagation: 0 });
+        assert_eq!(
+            of(&["strictatime", "noatime"]).top,
+            Change { set: NOATIME, clear: ATIME & !NOATIME, propagation: 0 }
+        );
         assert!(of(&["tmpcopyup", "relatime", "rw"]).data.is_empty());
     }
 

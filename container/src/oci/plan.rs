@@ -31,7 +31,11 @@ impl Facts {
         let host = crate::host::Host::detect()?;
         let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let initial = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
-        Ok(Facts { privileged: host.privileged, makes_nodes: host.privileged && initial, layout: host.cgroups })
+        Ok(Facts {
+            privileged: host.privileged,
+            makes_nodes: host.privileged && initial,
+            layout: host.cgroups,
+        })
     }
 
     /// The top of the unified hierarchy.
@@ -90,7 +94,14 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
         }
     }
     let hooks = &config.hooks;
-    let all = [&hooks.prestart, &hooks.create_runtime, &hooks.create_container, &hooks.start_container, &hooks.poststart, &hooks.poststop];
+    let all = [
+        &hooks.prestart,
+        &hooks.create_runtime,
+        &hooks.create_container,
+        &hooks.start_container,
+        &hooks.poststart,
+        &hooks.poststop,
+    ];
     for hook in all.into_iter().flatten() {
         if !hook.path.starts_with('/') || hook.timeout.is_some_and(|seconds| seconds <= 0) {
             return Err(refuse("hooks", "a hook has an absolute path, and a timeout above 0 or none"));
@@ -118,7 +129,11 @@ fn check_linux(linux: &Linux) -> Result<(), Error> {
         ("linux.intelRdt", linux.intel_rdt.is_some(), "hv controls no processor caches"),
         ("linux.memoryPolicy", linux.memory_policy.is_some(), "hv sets no memory policy"),
         ("linux.netDevices", !linux.net_devices.is_empty(), "hv moves no interfaces: let a hook do it"),
-        ("linux.mountLabel", linux.mount_label.as_ref().is_some_and(|label| !label.is_empty()), "hv labels no mounts"),
+        (
+            "linux.mountLabel",
+            linux.mount_label.as_ref().is_some_and(|label| !label.is_empty()),
+            "hv labels no mounts",
+        ),
     ];
     if let Some((field, _, why)) = refused.iter().find(|(_, asked, _)| *asked) {
         return Err(refuse(field, why));
@@ -199,7 +214,8 @@ fn finish(config: &Config, wish: &Wish, steps: &mut Vec<Step>) -> Result<(), Err
         add(BundleStep::ReadOnlyRoot);
     }
     for (name, value) in &linux.sysctl {
-        let text = |string: String| CString::new(string).map_err(|_| refuse("linux.sysctl", "it holds a NUL byte"));
+        let text =
+            |string: String| CString::new(string).map_err(|_| refuse("linux.sysctl", "it holds a NUL byte"));
         let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
             return Err(refuse("linux.sysctl", &format!("`{name}` is no name of a parameter")));
@@ -218,7 +234,8 @@ fn finish(config: &Config, wish: &Wish, steps: &mut Vec<Step>) -> Result<(), Err
     if let Some(personality) = &linux.personality {
         add(BundleStep::Personality(domain(&personality.domain)?));
     }
-    let text = |name: &String| CString::new(name.as_str()).map_err(|_| refuse("hostname", "it holds a NUL byte"));
+    let text =
+        |name: &String| CString::new(name.as_str()).map_err(|_| refuse("hostname", "it holds a NUL byte"));
     if let Some(name) = config.domainname.as_ref().filter(|name| !name.is_empty()) {
         add(BundleStep::DomainName(text(name)?));
     }
@@ -242,7 +259,12 @@ pub(super) fn label(process: &super::config::Process) -> Result<Option<BundleSte
         (None, None) => return Ok(None),
         (Some(profile), None) => (c"apparmor/exec", format!("exec {profile}")),
         (None, Some(label)) => (c"exec", label),
-        (Some(_), Some(_)) => return Err(refuse("process.apparmorProfile", "selinuxLabel is there too, and no kernel has both")),
+        (Some(_), Some(_)) => {
+            return Err(refuse(
+                "process.apparmorProfile",
+                "selinuxLabel is there too, and no kernel has both",
+            ));
+        }
     };
     let value = CString::new(value).map_err(|_| refuse("process", "a label holds a NUL byte"))?;
     Ok(Some(BundleStep::Label(file.to_owned(), value)))
@@ -296,7 +318,8 @@ fn device_step(device: &Device, makes_nodes: bool) -> Result<BundleStep, Error> 
         "p" => libc::S_IFIFO,
         _ => return Err(refuse(&field, "its type must be c, u, b or p")),
     };
-    let number = |number: i64| u32::try_from(number).map_err(|_| refuse(&field, "no device has such a number"));
+    let number =
+        |number: i64| u32::try_from(number).map_err(|_| refuse(&field, "no device has such a number"));
     let (major, minor) = (number(device.major)?, number(device.minor)?);
     if makes_nodes || kind == libc::S_IFIFO {
         let mode = kind | device.file_mode.unwrap_or(0o666) & 0o7777;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
+use hv_common::Process as Command;
 use hv_common::spec::TerminalSize;
 use hv_common::starter::{Capabilities, Prepared, Privileges};
-use hv_common::Process as Command;
 use rustix::thread::CapabilitySet;
 
 use super::config::{self, Process};
@@ -43,7 +43,11 @@ pub(crate) struct Around<'a> {
 }
 
 /// Checks `process` and makes the workload of it; names are looked up in `root`.
-pub(crate) fn prepare(process: &Process, root: BorrowedFd<'_>, around: Around<'_>) -> Result<Prepared, Error> {
+pub(crate) fn prepare(
+    process: &Process,
+    root: BorrowedFd<'_>,
+    around: Around<'_>,
+) -> Result<Prepared, Error> {
     let privileges = privileges(process, around)?;
     let user = &process.user;
     let command = Command {
@@ -185,14 +189,20 @@ mod tests {
         let limit = |kind: &str, soft, hard| config::Rlimit { kind: kind.into(), soft, hard };
         let numbers = limits(&[limit("RLIMIT_NOFILE", 1, 2), limit("RLIMIT_RTTIME", 0, 0)]).unwrap();
         assert_eq!(numbers, [(libc::RLIMIT_NOFILE, 1, 2), (libc::RLIMIT_RTTIME, 0, 0)]);
-        for bad in [vec![limit("NOFILE", 1, 2)], vec![limit("RLIMIT_CPU", 2, 1)], vec![limit("RLIMIT_AS", 1, 1); 2]] {
+        for bad in
+            [vec![limit("NOFILE", 1, 2)], vec![limit("RLIMIT_CPU", 2, 1)], vec![limit("RLIMIT_AS", 1, 1); 2]]
+        {
             assert!(limits(&bad).unwrap_err().to_string().contains("process.rlimits"));
         }
     }
 
     #[test]
     fn capability_names_have_the_kernels_numbers() {
-        for (name, one) in [("CAP_CHOWN", CapabilitySet::CHOWN), ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN), ("CAP_BPF", CapabilitySet::BPF)] {
+        for (name, one) in [
+            ("CAP_CHOWN", CapabilitySet::CHOWN),
+            ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
+            ("CAP_BPF", CapabilitySet::BPF),
+        ] {
             assert_eq!(set(&[name.to_string()]), one);
         }
         assert_eq!(set(&["CAP_NEVER".into()]), CapabilitySet::empty());

@@ -87,7 +87,10 @@ pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, Error> {
     let profile = if has_i386 { profile.with_i386(i386) } else { profile };
     let program = profile.compile();
     if program.len() > LONGEST {
-        return Err(refuse("linux.seccomp", "it makes a program of more than 4096 instructions, which no kernel takes"));
+        return Err(refuse(
+            "linux.seccomp",
+            "it makes a program of more than 4096 instructions, which no kernel takes",
+        ));
     }
     Ok(Filter { program, flags: flags(seccomp, notifies)? })
 }
@@ -152,7 +155,8 @@ fn cases(call: &Syscall) -> Result<Vec<Vec<Condition>>, Error> {
 
 fn condition(argument: &Argument) -> Result<Condition, Error> {
     let index = u8::try_from(argument.index).ok().filter(|index| *index < 6);
-    let index = index.ok_or_else(|| refuse("linux.seccomp", "a call has the arguments 0 to 5 and no others"))?;
+    let index =
+        index.ok_or_else(|| refuse("linux.seccomp", "a call has the arguments 0 to 5 and no others"))?;
     let (mask, value) = (u64::MAX, argument.value);
     let (mask, comparison, value) = match argument.op.as_str() {
         "SCMP_CMP_NE" => (mask, Comparison::NotEqual, value),

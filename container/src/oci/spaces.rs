@@ -60,9 +60,20 @@ impl Spaces {
 /// Sysctls that a namespace of this kind keeps apart from the host's.
 fn sysctl_kind(name: &str) -> Option<&'static str> {
     let name = name.replace('/', ".");
-    let ipc = ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-        "kernel.shmmni", "kernel.shm_rmid_forced", "kernel.auto_msgmni", "kernel.msg_next_id", "kernel.sem_next_id",
-        "kernel.shm_next_id"];
+    let ipc = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.auto_msgmni",
+        "kernel.msg_next_id",
+        "kernel.sem_next_id",
+        "kernel.shm_next_id",
+    ];
     match name.as_str() {
         _ if name.starts_with("net.") => Some("network"),
         _ if name.starts_with("fs.mqueue.") || ipc.contains(&name.as_str()) => Some("ipc"),
@@ -92,7 +103,10 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
         linux.namespaces.iter().any(|one| one.kind == kind && one.path.as_ref().is_none_or(String::is_empty))
     };
     if !made("mount") {
-        return Err(refuse("linux.namespaces", "a container without a new mount namespace would change the host's mounts"));
+        return Err(refuse(
+            "linux.namespaces",
+            "a container without a new mount namespace would change the host's mounts",
+        ));
     }
     if (config.hostname.as_ref().is_some_and(|name| !name.is_empty()) || config.domainname.is_some())
         && !seen.contains(&"uts")
@@ -102,7 +116,12 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
     for name in linux.sysctl.keys() {
         match sysctl_kind(name) {
             Some(kind) if seen.contains(&kind) => {}
-            _ => return Err(refuse("linux.sysctl", &format!("{name} is the host's: no namespace of this container keeps it apart"))),
+            _ => {
+                return Err(refuse(
+                    "linux.sysctl",
+                    &format!("{name} is the host's: no namespace of this container keeps it apart"),
+                ));
+            }
         }
     }
     if !linux.time_offsets.is_empty() && !made("time") {
@@ -118,7 +137,10 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
     for list in [&linux.uid_mappings, &linux.gid_mappings] {
         check_mappings(list)?;
         if made("user") && list.is_empty() {
-            return Err(refuse("linux.uidMappings", "a new user namespace needs them, and linux.gidMappings"));
+            return Err(refuse(
+                "linux.uidMappings",
+                "a new user namespace needs them, and linux.gidMappings",
+            ));
         }
     }
     Ok(())
@@ -135,7 +157,8 @@ fn check_mappings(list: &[IdMapping]) -> Result<(), Error> {
             return bad("a range is empty or ends beyond the last id");
         }
         let overlap = |a: u32, b: u32, other: &IdMapping| {
-            u64::from(a) < u64::from(b) + u64::from(other.size) && u64::from(b) < u64::from(a) + u64::from(one.size)
+            u64::from(a) < u64::from(b) + u64::from(other.size)
+                && u64::from(b) < u64::from(a) + u64::from(one.size)
         };
         if list[..index].iter().any(|other| {
             overlap(one.container_id, other.container_id, other) || overlap(one.host_id, other.host_id, other)
@@ -166,7 +189,11 @@ pub(crate) fn open(config: &Config) -> Result<Spaces, Error> {
         }
     }
     if spaces.makes(libc::CLONE_NEWUSER as u64) {
-        let lines = |list: &[IdMapping]| list.iter().map(|one| Mapping { inside: one.container_id, outside: one.host_id, count: one.size }).collect();
+        let lines = |list: &[IdMapping]| {
+            list.iter()
+                .map(|one| Mapping { inside: one.container_id, outside: one.host_id, count: one.size })
+                .collect()
+        };
         spaces.ids = IdMap::given(lines(&linux.uid_mappings), lines(&linux.gid_mappings));
     }
     Ok(spaces)
@@ -174,7 +201,8 @@ pub(crate) fn open(config: &Config) -> Result<Spaces, Error> {
 
 fn offsets(config: &Config) -> CString {
     let lines = config.linux.time_offsets.iter();
-    let text: String = lines.map(|(clock, offset)| format!("{clock} {} {}\n", offset.secs, offset.nanosecs)).collect();
+    let text: String =
+        lines.map(|(clock, offset)| format!("{clock} {} {}\n", offset.secs, offset.nanosecs)).collect();
     CString::new(text).unwrap_or_default()
 }
 

@@ -214,7 +214,9 @@ impl fmt::Display for BundleStep {
             BundleStep::OwnTerminal(_) => f.write_str("open a terminal in /dev/pts"),
             BundleStep::ReadOnlyRoot => f.write_str("make the root read-only"),
             BundleStep::RootPropagation(_) => f.write_str("set how mounts of the root spread"),
-            BundleStep::Sysctl(path, value) => write!(f, "write `{}` to /proc/sys/{}", text(value), text(path)),
+            BundleStep::Sysctl(path, value) => {
+                write!(f, "write `{}` to /proc/sys/{}", text(value), text(path))
+            }
             BundleStep::Label(_, value) => write!(f, "set the label {}", text(value)),
             BundleStep::DomainName(name) => write!(f, "set the domain name {}", text(name)),
             BundleStep::Personality(_) => f.write_str("set the execution domain"),

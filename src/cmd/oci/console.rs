@@ -8,7 +8,8 @@ use super::{Fault, Result};
 
 /// Connects to it.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let stream = UnixStream::connect(path)
-        .map_err(|source| Fault::because(format_args!("cannot connect to the console socket {}", path.display()), source))?;
+    let stream = UnixStream::connect(path).map_err(|source| {
+        Fault::because(format_args!("cannot connect to the console socket {}", path.display()), source)
+    })?;
     Ok(stream.into())
 }

@@ -37,7 +37,9 @@ pub fn run(store: &Store, args: &CreateArgs) -> Result<u8> {
 /// no socket was named.
 pub fn make(store: &Store, args: &CreateArgs, waits: bool, console: Option<OwnedFd>) -> Result<Made> {
     if args.no_pivot {
-        return Err(Fault::new("--no-pivot: a container without pivot_root can be left; start hv from a root file system that is mounted"));
+        return Err(Fault::new(
+            "--no-pivot: a container without pivot_root can be left; start hv from a root file system that is mounted",
+        ));
     }
     seal::ensure()?;
     let mut bundle = Bundle::open(&args.bundle)?;
@@ -51,7 +53,9 @@ pub fn make(store: &Store, args: &CreateArgs, waits: bool, console: Option<Owned
     }
     let console = match (&args.console_socket, process.terminal) {
         (Some(path), true) => Some(console::connect(path)?),
-        (Some(_), false) => return Err(Fault::new("--console-socket is for a process.terminal, and there is none")),
+        (Some(_), false) => {
+            return Err(Fault::new("--console-socket is for a process.terminal, and there is none"));
+        }
         (None, true) if console.is_none() => {
             return Err(Fault::new("process.terminal needs --console-socket, or `run` in the foreground"));
         }
@@ -172,7 +176,9 @@ pub fn write_pid(path: &Path, pid: i32) -> Result<()> {
 /// How many descriptors the program inherits: as asked, and those of socket activation.
 pub fn inherited(asked: u32, bundle: &mut Bundle) -> Result<u32> {
     let listen = std::env::var("LISTEN_FDS").ok().and_then(|number| number.parse::<u32>().ok()).unwrap_or(0);
-    if listen > 0 && let Some(process) = &mut bundle.config.process {
+    if listen > 0
+        && let Some(process) = &mut bundle.config.process
+    {
         process.env.extend([format!("LISTEN_FDS={listen}"), "LISTEN_PID=1".to_string()]);
     }
     check_inherited(asked.saturating_add(listen))

@@ -24,7 +24,8 @@ pub fn run(store: &Store, args: &EventsArgs) -> Result<u8> {
             return Ok(0);
         }
         let Some(process) = record.process() else { return Ok(0) };
-        let limit = Timespec { tv_sec: interval.as_secs() as i64, tv_nsec: i64::from(interval.subsec_nanos()) };
+        let limit =
+            Timespec { tv_sec: interval.as_secs() as i64, tv_nsec: i64::from(interval.subsec_nanos()) };
         let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).unwrap_or(0) > 0;
         let now = oom_kills(&record.group);
         if now > killed {
@@ -50,10 +51,12 @@ fn oom_kills(group: &Group) -> u64 {
 /// The figures, in runc's words. What this host does not count is 0.
 fn figures(group: &Group) -> Value {
     let usage = group.number(Controller::Cpuacct, "", "cpuacct.usage").or_else(|| {
-        let microseconds = group.keyed(Controller::Cpu, ("cpu.stat", "usage_usec"), ("cpu.stat", "usage_usec"))?;
+        let microseconds =
+            group.keyed(Controller::Cpu, ("cpu.stat", "usage_usec"), ("cpu.stat", "usage_usec"))?;
         Some(microseconds.saturating_mul(1000))
     });
-    let throttled = |v2: &str, v1: &str| group.keyed(Controller::Cpu, ("cpu.stat", v2), ("cpu.stat", v1)).unwrap_or(0);
+    let throttled =
+        |v2: &str, v1: &str| group.keyed(Controller::Cpu, ("cpu.stat", v2), ("cpu.stat", v1)).unwrap_or(0);
     let memory = |v2: &str, v1: &str| group.number(Controller::Memory, v2, v1).unwrap_or(0);
     let cache = group.keyed(Controller::Memory, ("memory.stat", "file"), ("memory.stat", "total_cache"));
     let pids = |file: &str| group.number(Controller::Pids, file, file).unwrap_or(0);

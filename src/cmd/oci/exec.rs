@@ -16,7 +16,11 @@ pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
     match record.status(&path) {
         Status::Running | Status::Created => {}
         other => {
-            let why = format!("cannot exec in container {:?}: container not running: it is {}", args.id, other.word());
+            let why = format!(
+                "cannot exec in container {:?}: container not running: it is {}",
+                args.id,
+                other.word()
+            );
             return Err(Fault::new(why));
         }
     }
@@ -61,7 +65,8 @@ fn process(args: &ExecArgs, own: Process) -> Result<Process> {
     process.env.extend(args.env.iter().cloned());
     if let Some(user) = &args.user {
         let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
-        let number = |text: &str| text.parse().map_err(|_| Fault::new(format!("--user {user}: it must be UID[:GID]")));
+        let number =
+            |text: &str| text.parse().map_err(|_| Fault::new(format!("--user {user}: it must be UID[:GID]")));
         process.user.uid = number(uid)?;
         process.user.gid = number(gid)?;
         // Others' groups are not this user's.

@@ -29,7 +29,12 @@ pub fn run(store: &Store, args: &KillArgs) -> Result<u8> {
     match hv_container::oci::signal(process.as_fd(), signal) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(gone()),
-        Err(source) => return Err(Fault::because(format_args!("cannot send signal {signal} to container {:?}", args.id), source)),
+        Err(source) => {
+            return Err(Fault::because(
+                format_args!("cannot send signal {signal} to container {:?}", args.id),
+                source,
+            ));
+        }
     }
     if status == Status::Paused && i32::from(signal) == libc::SIGKILL {
         // Who is frozen does not even die.
@@ -78,7 +83,9 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        for (text, signal) in [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("64", 64)] {
+        for (text, signal) in
+            [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("64", 64)]
+        {
             assert_eq!(number(text).unwrap(), signal, "{text}");
         }
         for bad in ["0", "65", "SIG", "NOPE", "-9", "RTMIN+99"] {

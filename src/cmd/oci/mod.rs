@@ -128,7 +128,10 @@ fn refuse_globals(args: &OciArgs) -> Result<()> {
         return Err(Fault::new(format!("--cgroup-manager {other}: hv knows `cgroupfs` alone")));
     }
     if args.isolation != "ctr" {
-        return Err(Fault::new(format!("--isolation {}: hv oci starts containers, `ctr`, and no VMs", args.isolation)));
+        return Err(Fault::new(format!(
+            "--isolation {}: hv oci starts containers, `ctr`, and no VMs",
+            args.isolation
+        )));
     }
     match args.rootless.as_deref() {
         None | Some("auto" | "true" | "false") => Ok(()),

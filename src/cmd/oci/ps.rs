@@ -24,7 +24,8 @@ pub fn run(store: &Store, args: &PsArgs) -> Result<u8> {
     }
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
     let column = text.lines().next().and_then(|head| head.split_whitespace().position(|word| word == "PID"));
-    let column = column.ok_or_else(|| Fault::new("ps: with these options it prints no PID, which hv needs"))?;
+    let column =
+        column.ok_or_else(|| Fault::new("ps: with these options it prints no PID, which hv needs"))?;
     for (number, line) in text.lines().enumerate() {
         let pid = line.split_whitespace().nth(column).and_then(|word| word.parse::<i32>().ok());
         if number == 0 || pid.is_some_and(|pid| pids.contains(&pid)) {

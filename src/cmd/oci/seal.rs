@@ -22,6 +22,7 @@ pub fn ensure() -> Result<()> {
     let program: OwnedFd = seal::sealed_program().map_err(failed)?;
     let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
     let args = std::env::args_os().map(|arg| text(arg.as_bytes())).collect();
-    let env = std::env::vars_os().map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
+    let env =
+        std::env::vars_os().map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
     Err(failed(seal::execute(program.as_fd(), args, env.collect())))
 }

@@ -42,7 +42,9 @@ pub fn go(held: &Held, record: &Record, conn: &Conn) -> Result<()> {
 /// What goes to the listener of the seccomp program (config-linux.md, containerProcessState).
 fn seccomp_state(record: &Record) -> String {
     let seccomp = record.config.linux.seccomp.as_ref();
-    let Some(seccomp) = seccomp.filter(|seccomp| seccomp.listener_path.is_some()) else { return String::new() };
+    let Some(seccomp) = seccomp.filter(|seccomp| seccomp.listener_path.is_some()) else {
+        return String::new();
+    };
     serde_json::json!({
         "ociVersion": super::SPEC_VERSION,
         "fds": ["seccompFd"],

@@ -12,7 +12,8 @@ pub fn run(store: &Store, id: &str) -> Result<u8> {
 /// Prints a value for programs to read.
 pub fn print(value: &serde_json::Value) -> Result<u8> {
     use std::io::Write;
-    let text = serde_json::to_string_pretty(value).map_err(|source| Fault::because("cannot write JSON", source))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|source| Fault::because("cannot write JSON", source))?;
     writeln!(std::io::stdout().lock(), "{text}").map_err(|source| Fault::because("cannot print", source))?;
     Ok(0)
 }

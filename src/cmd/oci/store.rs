@@ -99,7 +99,9 @@ impl Store {
         self.sweep(id);
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(Fault::new(format!("a container with the id {id:?} exists already: delete it, or take another")));
+                return Err(Fault::new(format!(
+                    "a container with the id {id:?} exists already: delete it, or take another"
+                )));
             }
             other => other.map_err(failed)?,
         }
@@ -113,14 +115,18 @@ impl Store {
         loop {
             let dir = match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(absent()),
-                other => other.map_err(|source| Fault::because(format_args!("cannot open {}", path.display()), source))?,
+                other => other.map_err(|source| {
+                    Fault::because(format_args!("cannot open {}", path.display()), source)
+                })?,
             };
             rustix::io::retry_on_intr(|| flock(&dir, FlockOperation::LockExclusive))
                 .map_err(|source| Fault::because(format_args!("cannot lock {}", path.display()), source))?;
             // Somebody may have removed it meanwhile, and somebody else made it anew.
             let (held, there) = (dir.metadata(), fs::metadata(&path));
             match (held, there) {
-                (Ok(held), Ok(there)) if held.ino() == there.ino() => return Ok(Held { path, dir: dir.into() }),
+                (Ok(held), Ok(there)) if held.ino() == there.ino() => {
+                    return Ok(Held { path, dir: dir.into() });
+                }
                 (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => return Err(absent()),
                 _ => {}
             }
@@ -136,7 +142,9 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(Fault::new(format!("container {id:?} does not exist")))
             }
-            Err(source) => Err(Fault::because(format_args!("cannot read the state of container {id:?}"), source)),
+            Err(source) => {
+                Err(Fault::because(format_args!("cannot read the state of container {id:?}"), source))
+            }
         }
     }
 
@@ -152,7 +160,9 @@ impl Store {
     fn path(&self, id: &str) -> Result<PathBuf> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         if id.is_empty() || id.len() > 255 || !id.chars().all(fits) || id == "." || id == ".." {
-            return Err(Fault::new(format!("{id:?} cannot name a container: use letters, digits, `_`, `+`, `-` and `.`")));
+            return Err(Fault::new(format!(
+                "{id:?} cannot name a container: use letters, digits, `_`, `+`, `-` and `.`"
+            )));
         }
         Ok(self.root.join(id))
     }
