@@ -31,14 +31,21 @@ pub struct Console(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     ring: Mutex<VecDeque<u8>>,
-    /// Output is copied to standard error too.
-    echo: AtomicBool,
+    /// Output is copied to standard error too, until it is muted.
+    echo: bool,
+    muted: Arc<AtomicBool>,
 }
 
 impl Console {
     /// An empty console; `echo` copies all output to standard error.
     pub fn new(echo: bool) -> Console {
-        Console(Arc::new(Shared { ring: Mutex::default(), echo: AtomicBool::new(echo) }))
+        Console(Arc::new(Shared { ring: Mutex::default(), echo, muted: Arc::default() }))
+    }
+
+    /// Another console of the same machine: both are muted at once.
+    pub fn beside(&self, echo: bool) -> Console {
+        let muted = Arc::clone(&self.0.muted);
+        Console(Arc::new(Shared { ring: Mutex::default(), echo, muted }))
     }
 
     /// The last output, at most 16 KiB.
@@ -49,7 +56,7 @@ impl Console {
     /// Ends the copying to standard error, even of what is being copied: a vCPU that waits for a reader
     /// of it must not hold up the machine's end.
     pub fn mute(&self) {
-        self.0.echo.store(false, Ordering::Release);
+        self.0.muted.store(true, Ordering::Release);
     }
 
     fn ring(&self) -> MutexGuard<'_, VecDeque<u8>> {
@@ -58,7 +65,7 @@ impl Console {
 
     fn echo(&self, mut data: &[u8]) {
         let stderr = rustix::stdio::stderr();
-        while !data.is_empty() && self.0.echo.load(Ordering::Acquire) {
+        while self.0.echo && !data.is_empty() && !self.0.muted.load(Ordering::Acquire) {
             let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
             // Looks at `echo` again every now and then.
             match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 })) {

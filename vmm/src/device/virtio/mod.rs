@@ -46,6 +46,7 @@ pub mod activity;
 pub mod balloon;
 pub mod block;
 pub mod chain;
+pub mod console;
 pub mod events;
 pub mod handshake;
 pub mod interrupt;
