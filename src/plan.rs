@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_container_refuses_what_only_a_machine_has() {
         let mut machine = MachineArgs::default();
-        machine.boot.console = true;
+        machine.boot.console = Some(machine::boot::Console::Serial);
         assert!(
             refuse_machine(&machine).unwrap_err().message().starts_with("--console is only for `hv vm`: ")
         );

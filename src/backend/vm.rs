@@ -14,17 +14,20 @@ use hv_image::store::Store;
 use hv_image::{erofs, initramfs};
 use hv_vmm::arch::x86_64::template::{self, CpuTemplate};
 use hv_vmm::device::virtio::TransportKind;
+use hv_vmm::device::virtio::console::MAX_PORTS;
 use hv_vmm::device::virtio::net::{Mac, Nic};
 use hv_vmm::device::virtio::rate_limit;
 use hv_vmm::hardware::Hardware;
 use hv_vmm::kvm::{self, Kvm};
 use hv_vmm::memory::huge::HugePage;
 use hv_vmm::settings::Settings;
-use hv_vmm::{Machine, ProbeError, runs_guest_kernel_code};
+use hv_vmm::{ConsoleDevice, Machine, ProbeError, runs_guest_kernel_code};
 
 use super::{Prepared, disks};
 use crate::cli::MachineArgs;
-use crate::cli::machine::devices::Transport;
+use crate::cli::machine::BootArgs;
+use crate::cli::machine::boot::Console;
+use crate::cli::machine::devices::{PortArg, Transport};
 use crate::cli::machine::network::{Rate, TapArgs};
 use crate::cli::machine::{CpuTemplateArg, HardwareArgs, HugePageArg};
 use crate::cmd::check::{Row, State};
@@ -58,6 +61,10 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         Some(Transport::Pci) => (TransportKind::Pci, Feature::PCI),
     };
     let mut features = Feature::needed(finds_devices, format, writable);
+    let console_device = console_device(boot.console, &devices.port)?;
+    if console_device.is_some() {
+        features.push(Feature::CONSOLE);
+    }
     if !nics.is_empty() {
         features.push(Feature::NETWORK);
     }
@@ -86,9 +93,10 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         kernel_path: kernel.path,
         kernel: kernel.elf,
         initramfs,
-        cmdline: boot.cmdline.clone().unwrap_or_default(),
+        cmdline: words_for_kernel(boot),
         transport,
-        console: boot.console,
+        console: boot.console == Some(Console::Serial),
+        console_device,
         boot_timeout: boot.boot_timeout.map(Duration::from_secs),
         hardware: hardware_of(hardware)?,
         network: nics,
@@ -125,6 +133,31 @@ fn hardware_of(args: &HardwareArgs) -> Result<Hardware> {
     });
     let pins = args.cpu_pin.as_ref().map_or_else(Vec::new, |list| list.0.clone());
     Ok(Hardware { template, pins, huge_pages })
+}
+
+/// The console device, where one is asked for: to be shown, or for its ports.
+fn console_device(console: Option<Console>, typed: &[PortArg]) -> Result<Option<ConsoleDevice>> {
+    let echo = console == Some(Console::Virtio);
+    let most = MAX_PORTS - 1;
+    if typed.len() > most {
+        let count = typed.len();
+        return Err(Failure::refused(format!("--port: a microVM has at most {most} ports, not {count}")));
+    }
+    for (number, port) in typed.iter().enumerate() {
+        if typed[..number].iter().any(|earlier| earlier.name == port.name) {
+            return Err(Failure::refused(format!(
+                "--port {port}: another port has this name; give it a different one"
+            )));
+        }
+    }
+    let ports: Vec<_> = typed.iter().map(|port| (port.name.clone(), port.path.clone())).collect();
+    Ok((echo || !ports.is_empty()).then_some(ConsoleDevice { echo, ports }))
+}
+
+/// What the user adds to the kernel's command line, and before it what the user's options ask for.
+fn words_for_kernel(boot: &BootArgs) -> String {
+    let console = (boot.console == Some(Console::Virtio)).then_some("console=hvc0");
+    console.into_iter().chain(boot.cmdline.as_deref()).collect::<Vec<_>>().join(" ")
 }
 
 /// The device of this number that `args` ask for.

@@ -22,6 +22,7 @@ use crate::boot::cmdline::{self, command_line};
 use crate::device::serial::Console;
 use crate::device::virtio::balloon::{self, Balloon};
 use crate::device::virtio::block::{self, Block, Disk, DiskError};
+use crate::device::virtio::console::{self, End, VirtioConsole};
 use crate::device::virtio::net::{Net, Nic, TapError};
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::{self, Vsock};
@@ -58,6 +59,8 @@ pub struct Machine {
     pub transport: TransportKind,
     /// Copies the serial console to standard error.
     pub console: bool,
+    /// Its virtio console, if it has one.
+    pub console_device: Option<ConsoleDevice>,
     /// A guest that has not started its workload after this long is ended. None: it may take for ever.
     pub boot_timeout: Option<Duration>,
     /// Processors and pages.
@@ -70,6 +73,15 @@ pub struct Machine {
     pub disks: Vec<AddedDisk>,
     /// A directory of this run alone (mode 0700), for the sockets between monitor and guest.
     pub runtime_dir: PathBuf,
+}
+
+/// A console with ports.
+#[derive(Debug, Clone)]
+pub struct ConsoleDevice {
+    /// Copies the console itself (port 0) to standard error.
+    pub echo: bool,
+    /// Names and places of the other ports: a socket that somebody listens on, or a file.
+    pub ports: Vec<(String, PathBuf)>,
 }
 
 /// A disk beside the root disk.
@@ -104,6 +116,10 @@ enum Error {
     Block(String, #[source] io::Error),
     #[error("cannot make the device vsock")]
     Vsock(#[from] vsock::ListenError),
+    #[error("cannot open the port {0:?}")]
+    Port(String, #[source] console::OpenError),
+    #[error("cannot make the virtio console")]
+    VirtioConsole(#[source] io::Error),
     #[error("cannot make the balloon")]
     Balloon(#[source] io::Error),
     #[error("cannot make the network device")]
@@ -133,7 +149,8 @@ impl Kvm {
         let command_line = command_line(machine.transport, &machine.cmdline)?;
         let listeners = Listeners::bind(&machine.runtime_dir, matches!(stdio, Stdio::Terminal))?;
         let console = Console::new(machine.console);
-        let Devices { virtio, balloon } = self.devices(spec.root, settings.vcpus)?;
+        let Devices { mut virtio, balloon } = self.devices(spec.root, settings.vcpus)?;
+        virtio.extend(self.console_device(&console)?);
         let meters = virtio.iter().filter_map(|device| Some((device.name().to_owned(), device.meter()?)));
         let meters = meters.collect();
         let description = Description {
@@ -187,6 +204,18 @@ impl Kvm {
         virtio.extend(balloon.map(|balloon| Box::new(balloon) as _));
         Ok(Devices { virtio, balloon: handle })
     }
+
+    /// The virtio console, where there is one: a console beside the serial one, muted with it.
+    fn console_device(&self, serial: &Console) -> Result<Option<Box<dyn VirtioDevice>>, Error> {
+        let Some(ConsoleDevice { echo, ports }) = &self.machine.console_device else { return Ok(None) };
+        let open = |(name, path): &(String, PathBuf)| match End::open(path) {
+            Ok(end) => Ok((name.clone(), end)),
+            Err(error) => Err(Error::Port(name.clone(), error)),
+        };
+        let named = ports.iter().map(open).collect::<Result<_, _>>()?;
+        let console = VirtioConsole::new(End::Console(serial.beside(*echo)), named);
+        Ok(Some(Box::new(console.map_err(Error::VirtioConsole)?)))
+    }
 }
 
 /// What a machine has beside its processors and memory.
@@ -219,6 +248,9 @@ impl Backend for Kvm {
         }
         if let Some(size) = machine.balloon {
             plan.push(format!("a balloon that asks the guest for {} MiB", size >> 20));
+        }
+        for (name, path) in machine.console_device.iter().flat_map(|device| &device.ports) {
+            plan.push(format!("port {name:?} to {}", path.display()));
         }
         for AddedDisk { disk, settings } in &machine.disks {
             let access = if disk.read_only() { ", read-only" } else { "" };

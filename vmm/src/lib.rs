@@ -50,5 +50,5 @@ pub mod settings;
 #[forbid(unsafe_code)]
 mod threads;
 
-pub use backend::{AddedDisk, Kvm, Machine};
+pub use backend::{AddedDisk, ConsoleDevice, Kvm, Machine};
 pub use probe::{ProbeError, runs_guest_kernel_code};

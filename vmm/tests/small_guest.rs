@@ -192,6 +192,7 @@ fn sandbox_error(kernel: File, boot_timeout: Option<Duration>) -> (StartError, D
         cmdline: String::new(),
         transport: TransportKind::Mmio,
         console: false,
+        console_device: None,
         boot_timeout,
         hardware: Hardware::default(),
         network: vec![],

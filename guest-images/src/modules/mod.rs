@@ -76,6 +76,10 @@ impl Feature {
     /// Beside it, what a guest needs that has a network device.
     pub const NETWORK: Feature = feature("virtio_net", "VIRTIO_NET", "drives the guest's network device");
 
+    /// Beside it, what a guest needs that has a virtio console.
+    pub const CONSOLE: Feature =
+        feature("virtio_console", "VIRTIO_CONSOLE", "drives the guest's virtio console");
+
     /// Beside it, what a guest needs that gives memory back.
     pub const BALLOON: Feature = feature("virtio_balloon", "VIRTIO_BALLOON", "gives memory back to the host");
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::MachineOption;
 
@@ -22,12 +22,22 @@ pub struct BootArgs {
     /// The kernel's modules: a /lib/modules/VERSION [default: beside the kernel]
     #[arg(long, value_name = "DIR")]
     pub modules: Option<PathBuf>,
-    /// Show the serial console on standard error
-    #[arg(long)]
-    pub console: bool,
+    /// Show the kernel's console on standard error: the serial port, or virtio (after its driver is there; faster)
+    #[arg(long, value_enum, value_name = "serial|virtio", hide_possible_values = true, num_args = 0..=1,
+        require_equals = true, default_missing_value = "serial")]
+    pub console: Option<Console>,
     /// End a guest that has not started the command after this long (status 125)
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub boot_timeout: Option<u64>,
+}
+
+/// A console of the guest's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Console {
+    /// The serial port.
+    Serial,
+    /// Port 0 of the virtio console: hvc0.
+    Virtio,
 }
 
 /// Why a container refuses each.
@@ -54,8 +64,8 @@ pub const OPTIONS: &[MachineOption] = &[
     },
     MachineOption {
         id: "console",
-        typed: |machine| machine.boot.console,
-        why: "a container has no serial console",
+        typed: |machine| machine.boot.console.is_some(),
+        why: "a container boots no kernel that would have a console",
     },
     MachineOption {
         id: "boot_timeout",

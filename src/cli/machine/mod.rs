@@ -2,7 +2,7 @@
 //! the option, in one file for each group:
 //!
 //! - [`boot`]: kernel, command line, console.
-//! - [`devices`]: the bus.
+//! - [`devices`]: the bus, ports.
 //! - [`memory`]: the balloon.
 //! - [`disk`]: disks beside the image.
 //! - [`hardware`]: processors and pages.

@@ -35,6 +35,7 @@
 //! | `bug_13_*` | sector arithmetic that overflows, ranges checked one by one | Cloud Hypervisor 8388 |
 //! | `bug_14_*` | a full receive ring that stalls for ever, offloads and queue pairs that were not agreed on | CVE-2020-16843, Firecracker 4659, Cloud Hypervisor 4949 |
 //! | `bug_15_*` | bytes repeated or lost when a write is cut short | Firecracker 5485 |
+//! | `bug_17_*` | output that the host keeps without bound | Firecracker 5824 |
 //! | `bug_25_*` | event loop that spins while a peer has no room | Firecracker 6031 |
 //!
 //! Class 8, headers read twice while the guest changes them (Cloud Hypervisor 7530), is ruled out by

@@ -1,9 +1,11 @@
 //! What is at a port's other end, on the host.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,7 +32,35 @@ pub enum End {
     Stream(Arc<UnixStream>),
 }
 
+/// An end could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}", path.display())]
+pub struct OpenError {
+    operation: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
 impl End {
+    /// What is at `path`: a socket, which is connected to; or else a file, appended to, and made if there is
+    /// none.
+    ///
+    /// # Errors
+    /// Nobody listens on the socket, or the file cannot be opened.
+    pub fn open(path: &Path) -> Result<End, OpenError> {
+        let is_socket = fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+        let (operation, opened) = if is_socket {
+            ("connect to the socket", UnixStream::connect(path).and_then(End::stream))
+        } else {
+            // A pipe that nobody reads is an error, not something to wait for.
+            let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+            let file = File::options().append(true).create(true).custom_flags(flags).open(path);
+            ("append to the file", file.map(End::file))
+        };
+        opened.map_err(|source| OpenError { operation, path: path.to_owned(), source })
+    }
+
     /// A file, opened for appending.
     pub fn file(file: File) -> End {
         End::File { file: Arc::new(file), written: Arc::default() }

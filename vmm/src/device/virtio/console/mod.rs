@@ -26,7 +26,7 @@ use crate::memory::GuestMemory;
 use control::Message;
 use port::Port;
 
-pub use end::{End, FILE_LIMIT};
+pub use end::{End, FILE_LIMIT, OpenError};
 pub use port::MAX_NAME;
 
 /// The most ports of a device, the console included.
@@ -79,7 +79,7 @@ fn port_of(queue: usize) -> Option<(usize, bool)> {
         CONTROL_IN | CONTROL_OUT => return None,
         queue => queue / 2 - 1,
     };
-    Some((port, queue % 2 == 0))
+    Some((port, queue.is_multiple_of(2)))
 }
 
 impl VirtioConsole {
@@ -181,8 +181,9 @@ impl VirtioConsole {
     }
 
     fn ends(&mut self) -> Result<Progress, DeviceError> {
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
-            MAX_PORTS];
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+                MAX_PORTS];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A call that does not wait is not interrupted, and nothing else can fail it.
         let count = epoll::wait(&self.epoll, &mut events[..], Some(&at_once)).unwrap_or(0);
@@ -191,8 +192,13 @@ impl VirtioConsole {
                 port.unfinished = true;
             }
         }
-        let ready: Vec<usize> =
-            self.ports.iter().enumerate().filter(|(_, port)| port.unfinished).map(|(number, _)| number).collect();
+        let ready: Vec<usize> = self
+            .ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| port.unfinished)
+            .map(|(number, _)| number)
+            .collect();
         ready.into_iter().try_fold(Progress::Done, |progress, port| Ok(progress.and(self.resume(port)?)))
     }
 }
