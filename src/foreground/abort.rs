@@ -11,8 +11,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
-use hv_common::Id;
 use hv_common::state::Store;
+use hv_common::{Id, Phase, Timeline};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -33,12 +33,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins, for the start of sandbox `id`. The signals must be blocked already.
+    /// Begins, for the start of sandbox `id`, whose phases are marked in `timeline`. The signals must be
+    /// blocked already.
     ///
     /// # Errors
     /// The kernel gives no descriptor or thread.
-    pub fn begin(id: &Id) -> Result<Watch> {
-        let id = id.clone();
+    pub fn begin(id: &Id, timeline: &Timeline) -> Result<Watch> {
+        let (id, timeline) = (id.clone(), timeline.clone());
         let set: SigSet = FATAL.into_iter().collect();
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(|errno| Failure::new("cannot take over the signals", errno))?;
@@ -47,7 +48,7 @@ impl Watch {
         let thread = thread::Builder::new()
             .name("abort".into())
             .stack_size(128 * 1024)
-            .spawn(move || watch(&signals, &waiting, &id))
+            .spawn(move || watch(&signals, &waiting, &id, &timeline))
             .map_err(|source| Failure::new("cannot start a thread", source))?;
         Ok(Watch { over: Some(over), thread: Some(thread) })
     }
@@ -63,15 +64,16 @@ impl Drop for Watch {
     }
 }
 
-fn watch(signals: &SignalFd, over: &OwnedFd, id: &Id) {
+fn watch(signals: &SignalFd, over: &OwnedFd, id: &Id, timeline: &Timeline) {
     loop {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(over, PollFlags::IN)];
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
-        // First: a signal that comes with the end of the start is for the workload.
-        if !fds[1].revents().is_empty() {
+        // A signal that comes when there is a workload is for the workload, even if nobody here has noticed
+        // yet that it runs: it stays pending.
+        if !fds[1].revents().is_empty() || timeline.at(Phase::Exec).is_some() {
             return;
         }
         if let Ok(Some(info)) = signals.read_signal() {

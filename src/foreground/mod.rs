@@ -78,7 +78,7 @@ pub fn run(
         (false, Kind::Vm) => relays.own()?,
         (false, Kind::Ctr | Kind::Process) => relays.safe()?,
     };
-    let watch = abort::Watch::begin(&spec.id)?;
+    let watch = abort::Watch::begin(&spec.id, timeline)?;
     let mut sandbox = backend.start(spec, stdio, timeline).map_err(error::from_start)?;
     drop(watch);
     for pid in sandbox.pids() {
