@@ -3,103 +3,18 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use guest::{ENTRY, RESET, Run, kernel, print, start};
 use hv_common::sandbox::Stdio;
 use hv_common::{Backend, Format, Id, Limits, Phase, Process, Root, Spec, StartError, Timeline};
-use hv_vmm::boot::cmdline::command_line;
-use hv_vmm::device::serial::Console;
 use hv_vmm::device::virtio::TransportKind;
 use hv_vmm::end::End;
-use hv_vmm::guest::{Description, Guest};
 use hv_vmm::hardware::Hardware;
-use hv_vmm::recipe::{Progress, Step};
-use hv_vmm::settings::Settings;
+use hv_vmm::recipe::Step;
 use hv_vmm::{Kvm, Machine, ProbeError, runs_guest_kernel_code};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Where the kernel is loaded and entered.
-const ENTRY: u64 = 16 << 20;
-/// mov al, 0xfe; out 0x64, al
-const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64];
-
-macro_rules! kvm_or_skip {
-    () => {
-        if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
-            println!("skipped: no /dev/kvm: {error}");
-            return;
-        }
-    };
-}
-
-/// An ELF kernel with this code.
-fn kernel(code: &[u8]) -> File {
-    let mut elf = vec![0; 0x1000];
-    elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    let mut put = |at: usize, bytes: &[u8]| elf[at..at + bytes.len()].copy_from_slice(bytes);
-    put(16, &2u16.to_le_bytes());
-    put(18, &62u16.to_le_bytes());
-    put(24, &ENTRY.to_le_bytes());
-    put(32, &64u64.to_le_bytes());
-    put(54, &56u16.to_le_bytes());
-    put(56, &1u16.to_le_bytes());
-    put(64, &1u32.to_le_bytes());
-    put(72, &0x1000u64.to_le_bytes());
-    put(88, &ENTRY.to_le_bytes());
-    put(96, &(code.len() as u64).to_le_bytes());
-    put(104, &(code.len() as u64).to_le_bytes());
-    elf.extend_from_slice(code);
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&elf).unwrap();
-    file
-}
-
-/// Code that prints on the serial port.
-fn print(text: &str) -> Vec<u8> {
-    // mov dx, 0x3f8; then mov al, C; out dx, al for each character
-    let mut code = vec![0x66, 0xba, 0xf8, 0x03];
-    for byte in text.bytes() {
-        code.extend([0xb0, byte, 0xee]);
-    }
-    code
-}
-
-struct Run {
-    guest: Guest,
-    console: Console,
-    timeline: Timeline,
-    progress: Progress,
-}
-
-fn start(code: &[u8], vcpus: u32) -> Run {
-    let console = Console::new(false);
-    let timeline = Timeline::new().unwrap();
-    let mut progress = Progress::default();
-    let limits = Limits { memory: Some(64 << 20), millicpus: Some(vcpus * 1000), pids: None };
-    let description = Description {
-        kernel: &kernel(code),
-        kernel_path: Path::new("test"),
-        initramfs: b"not really one",
-        command_line: &command_line(TransportKind::Mmio, "").unwrap(),
-        settings: Settings::new(&limits).unwrap(),
-        hardware: &Hardware::default(),
-        console: console.clone(),
-        virtio: Vec::new(),
-        transport: TransportKind::Mmio,
-    };
-    let guest = Guest::start(description, &timeline, &mut progress).unwrap();
-    Run { guest, console, timeline, progress }
-}
-
-impl Run {
-    /// The machine's end, which must come soon.
-    fn end(&self) -> End {
-        let mut fds = [PollFd::from_borrowed_fd(self.guest.ending().event(), PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 20, tv_nsec: 0 })).unwrap();
-        self.guest.ending().get().expect("the machine did not end").clone()
-    }
-}
+mod guest;
 
 #[test]
 fn a_guest_prints_and_resets_and_the_recipe_is_the_printed_one() {
