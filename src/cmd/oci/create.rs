@@ -43,7 +43,7 @@ pub fn make(store: &Store, args: &CreateArgs, waits: bool, console: Option<Owned
     }
     seal::ensure()?;
     let mut bundle = Bundle::open(&args.bundle)?;
-    let inherited = inherited(args.preserve_fds, &mut bundle)?;
+    let inherited = inherited(args.preserve_fds, &mut bundle);
     let facts = Facts::detect()?;
     let process = bundle.config.process.clone().unwrap_or_default();
     let not_granted = oci::capabilities_not_granted(&process);
@@ -173,23 +173,28 @@ pub fn write_pid(path: &Path, pid: i32) -> Result<()> {
     std::fs::rename(&new, path).map_err(failed)
 }
 
-/// How many descriptors the program inherits: as asked, and those of socket activation.
-pub fn inherited(asked: u32, bundle: &mut Bundle) -> Result<u32> {
-    let listen = std::env::var("LISTEN_FDS").ok().and_then(|number| number.parse::<u32>().ok()).unwrap_or(0);
+/// How many descriptors come from socket activation (sd_listen_fds(3)).
+fn activated() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// How many descriptors the program inherits: as asked, and those of socket activation, which it is told of.
+fn inherited(asked: u32, bundle: &mut Bundle) -> u32 {
+    let listen = activated();
     if listen > 0
         && let Some(process) = &mut bundle.config.process
     {
         process.env.extend([format!("LISTEN_FDS={listen}"), "LISTEN_PID=1".to_string()]);
     }
-    check_inherited(asked.saturating_add(listen))
+    asked.saturating_add(listen)
 }
 
 /// They must be there: else descriptors of hv's own would take their places.
-pub fn check_inherited(count: u32) -> Result<u32> {
-    for fd in 3..count.saturating_add(3) {
+pub fn check_inherited(asked: u32) -> Result<()> {
+    for fd in 3..asked.saturating_add(activated()).saturating_add(3) {
         if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
             return Err(Fault::new(format!("--preserve-fds: descriptor {fd} is not open")));
         }
     }
-    Ok(count)
+    Ok(())
 }

@@ -31,7 +31,6 @@ pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
         (None, true) => return Err(Fault::new("a terminal needs --console-socket")),
         (None, false) => None,
     };
-    let inherited = create::check_inherited(args.preserve_fds)?;
     let signals = if args.detach { None } else { Some(foreground::take_signals()?) };
     let (pid, pidfd) = oci::exec(Execution {
         container: record.pid,
@@ -39,7 +38,7 @@ pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
         seccomp: record.config.linux.seccomp.as_ref().filter(|seccomp| seccomp.listener_path.is_none()),
         group: &record.group,
         console,
-        inherited,
+        inherited: args.preserve_fds,
     })?;
     if let Some(file) = &args.pid_file {
         create::write_pid(file, pid)?;

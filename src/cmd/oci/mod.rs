@@ -97,6 +97,13 @@ fn attempt(args: OciArgs) -> Result<u8> {
     let Some(verb) = args.verb else {
         return Err(Fault::new("what is hv oci to do? See `hv oci --help`"));
     };
+    // Before hv opens anything, which would take the number of one that is missing.
+    match &verb {
+        OciVerb::Create(args) => create::check_inherited(args.preserve_fds)?,
+        OciVerb::Run(args) => create::check_inherited(args.create.preserve_fds)?,
+        OciVerb::Exec(args) => create::check_inherited(args.preserve_fds)?,
+        _ => {}
+    }
     let store = store::Store::new(args.root);
     match verb {
         OciVerb::Create(args) => create::run(&store, &args),

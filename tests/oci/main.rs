@@ -1,0 +1,16 @@
+//! `hv oci` as engines call it: each verb on bundles of its own, the rules of processes, and what must
+//! not be possible. `ctr::` tests run natively (cgroup v1 beside v2) and in the testbed (v2).
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bundle;
+
+mod ctr {
+    mod attacks;
+    mod lifecycle;
+    mod process;
+    mod races;
+    mod rootless;
+    mod world;
+}
