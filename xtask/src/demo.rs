@@ -48,6 +48,7 @@ pub fn run(runs: u32) -> Result<ExitCode> {
         timeout: None,
         silence: None,
         release: true,
+        drives: Vec::new(),
         extra: Vec::new(),
         env: Vec::new(),
         command: command.into(),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
 mod cache;
 mod demo;
 mod hv;
@@ -46,6 +47,9 @@ enum Task {
     Image,
     /// Run everything that CI runs: format, clippy, docs, unit tests, whole-program tests here and in the testbed
     Test,
+    /// Measure hv against other monitors in the testbed's counting mode, those on PATH, and print the table
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Run a command in the testbed: an emulated host with KVM, cgroup v2 and this tree's hv in its PATH
     Testbed(TestbedArgs),
 }
@@ -61,6 +65,9 @@ struct TestbedArgs {
     /// Memory of the emulated host, in MiB
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(512..))]
     memory: u32,
+    /// A raw disk image for the emulated host, after its own two: nvme2n1, ... (may be repeated)
+    #[arg(long, value_name = "FILE")]
+    drive: Vec<PathBuf>,
     /// A file to put into the testbed's PATH (may be repeated)
     #[arg(long, value_name = "FILE")]
     bin: Vec<PathBuf>,
@@ -112,6 +119,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Image => println!("{}", rootfs::demo()?.display()),
         Task::Demo { runs } => return demo::run(runs),
         Task::Test => return test::run(),
+        Task::Bench(what) => return bench::run(&what),
         Task::Testbed(args) => return run_in_testbed(args),
     }
     Ok(ExitCode::SUCCESS)
@@ -128,6 +136,7 @@ fn run_in_testbed(args: TestbedArgs) -> Result<ExitCode> {
         timeout: args.timeout.map(Duration::from_secs),
         silence: None,
         release: args.release,
+        drives: args.drive,
         extra: args.bin,
         env: args.env,
         command: args.command,

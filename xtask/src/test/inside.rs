@@ -113,6 +113,7 @@ fn boot(chosen: &[(&Program, Vec<&str>)], cpus: u32) -> Result<(String, Option<a
         timeout: Some(LIMIT),
         silence: Some(SILENCE),
         release: false,
+        drives: Vec::new(),
         extra: chosen.iter().map(|(program, _)| program.path.clone()).collect(),
         env: Vec::new(),
         command: vec!["sh".into(), "-c".into(), script(chosen)?],

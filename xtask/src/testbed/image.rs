@@ -181,7 +181,10 @@ fn tree_blocks(tree: &Path) -> Result<u64> {
 }
 
 /// The release of this Debian system, so that the testbed is of the same one.
-fn release_codename() -> Result<String> {
+///
+/// # Errors
+/// This is not Debian.
+pub fn release_codename() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
     text.lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))

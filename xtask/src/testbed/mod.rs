@@ -29,6 +29,8 @@ pub struct Run {
     pub silence: Option<Duration>,
     /// Use the release programs, not the debug ones.
     pub release: bool,
+    /// More disks, raw images: `/dev/nvme2n1` and on. They stay as they are.
+    pub drives: Vec<PathBuf>,
     /// More files for /hv/bin.
     pub extra: Vec<PathBuf>,
     /// Environment of the command beside the testbed's own.

@@ -271,7 +271,9 @@ fn arguments(host: &Host, disk: &Path, run: &Run, dir: &Path, console: &Path) ->
     add("-serial", joined("file:", console));
     add("-kernel", host.kernel().into());
     add("-append", "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet mitigations=off".into());
-    for (id, path) in [("root", host.disk()), ("hv", PathBuf::from(disk))] {
+    let own = [("root".to_owned(), host.disk()), ("hv".to_owned(), PathBuf::from(disk))];
+    let more = run.drives.iter().enumerate().map(|(number, path)| (format!("drive{number}"), path.clone()));
+    for (id, path) in own.into_iter().chain(more) {
         let options = format!("if=none,id={id},format=raw,cache=unsafe,snapshot=on,file=");
         add("-drive", joined(&options, &path));
         add("-device", format!("nvme,drive={id},serial={id}").into());

@@ -32,8 +32,6 @@ impl Subscriber {
     }
 
     fn queue(&mut self, index: usize) {
-        // Not blocking: nothing to read is a spurious event, which devices take.
-        let _ = self.queue_events[index].read();
         self.interrupt.activity().notified();
         if self.dispatch(Event::Queue(index)) == Progress::More {
             // Only a full counter can fail this, and then the event is pending anyway.
@@ -76,9 +74,10 @@ impl MutEventSubscriber for Subscriber {
     fn init(&mut self, ops: &mut EventOps) {
         let queues = self.queue_events.iter().map(|event| event.as_raw_fd());
         let sources = lock(&self.device).sources();
+        // Each write to an eventfd is an edge, so it need not be read: one system call less a notification.
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
         let all = std::iter::once((self.again.as_raw_fd(), EventSet::IN))
-            .chain(queues.map(|fd| (fd, EventSet::IN)))
+            .chain(queues.map(|fd| (fd, edge)))
             .chain(sources.into_iter().map(|fd| (fd, edge)));
         for (data, (fd, set)) in all.enumerate() {
             if ops.add(Events::with_data_raw(fd, data as u32, set)).is_err() {

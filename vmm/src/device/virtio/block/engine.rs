@@ -2,6 +2,7 @@
 //!
 //! - A read of what the host has in its page cache is one `preadv2(RWF_NOWAIT)`; several at once are one
 //!   `io_uring_enter` for all of them. What is not in the cache is read by the ring.
+//!   A file system that cannot tell what is in the cache (tmpfs before Linux 6.6) is read at once.
 //! - A write to the page cache is one `pwritev2`: the ring would hand it to a kernel thread.
 //! - With direct I/O everything goes through the ring, as does a flush while the ring is in use.
 //!
@@ -65,6 +66,10 @@ pub struct Engine {
     event: Arc<EventFd>,
     background: Background,
     write_through: bool,
+    /// The file system cannot tell what is cached, and would have a kernel thread read each request.
+    blind: bool,
+    /// Whether that has been found out.
+    tried: bool,
 }
 
 enum Background {
@@ -86,7 +91,7 @@ impl Engine {
             Choice::Ring => Background::Untried,
             Choice::Positioned => Background::Unavailable,
         };
-        Engine { disk, memory, capacity, event, background, write_through: false }
+        Engine { disk, memory, capacity, event, background, write_through: false, blind: false, tried: false }
     }
 
     /// Each write is on the medium when it is answered, from now on.
@@ -117,13 +122,18 @@ impl Engine {
             return Outcome::Done(self.disk.read(extent, to).map_err(Refusal::from));
         }
         let mut offset = extent.offset();
-        let alone = waiting == 0 && !self.has_queued();
-        if !self.disk.direct() && (alone || !self.is_ready() && waiting < WORTH_A_RING) {
+        let few = waiting == 0 && !self.has_queued() || !self.is_ready() && waiting < WORTH_A_RING;
+        if (few || !self.tried) && !self.blind && !self.disk.direct() {
+            self.tried = true;
             match self.disk.read_cached(extent, &mut to) {
                 Ok(_) if to.is_empty() => return Outcome::Done(Ok(())),
                 Ok(count) => offset += count as u64,
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.blind = true,
                 Err(error) => return Outcome::Done(Err(error.into())),
             }
+        }
+        if self.blind && !self.disk.direct() {
+            return Outcome::Done(self.disk.read_rest(offset, to).map_err(Refusal::from));
         }
         if self.queue(owed, Operation::Read, &to, offset) {
             return Outcome::Begun;

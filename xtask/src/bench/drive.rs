@@ -1,0 +1,82 @@
+//! The drive that measurements bring into the testbed: a Debian root with QEMU for the emulated host, and with the
+//! load generators for guests, which all boot from it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::testbed::image::{make_disk, make_executable, release_codename};
+use crate::{apt, cache, progress};
+
+/// Counts up when the steps below change in a way that changes the result.
+const RECIPE: &str = "1";
+/// Beside Debian's minimal base.
+const PACKAGES: [&str; 2] = ["fio", "qemu-system-x86"];
+/// A guest's first process, for monitors that bring none: runs the program that the kernel's command line names
+/// as `bench=`, then resets the machine.
+const INIT: &str = "#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+for word in $(cat /proc/cmdline); do
+    case $word in bench=*) \"${word#bench=}\" </dev/null >/dev/ttyS0 2>&1 ;; esac
+done
+echo b >/proc/sysrq-trigger
+sleep 100
+";
+
+/// The drive, a raw ext4 image, with `scripts` (name and text) in its `/bench`. Made once (about a minute).
+///
+/// # Errors
+/// A package is missing, this process is not root while it has to be made, or a step failed.
+pub fn make(scripts: &[(&str, &str)]) -> Result<PathBuf> {
+    let versions = PACKAGES.iter().map(|name| apt::candidate(name)).collect::<Result<Vec<_>>>()?;
+    let parts: Vec<&str> = [RECIPE, INIT].into_iter().chain(versions.iter().map(String::as_str)).collect();
+    let base = cache::entry("bench", &cache::digest(&parts), bootstrap)?;
+    let texts: Vec<&str> = scripts.iter().flat_map(|(name, text)| [*name, *text]).collect();
+    let name = format!("drive-{}", cache::digest(&[parts, texts].concat()));
+    let dir = cache::entry("bench", &name, |dir| {
+        let root = base.join("rootfs");
+        for (name, text) in scripts {
+            let script = root.join("bench").join(name);
+            fs::write(&script, text).with_context(|| format!("write {}", script.display()))?;
+            make_executable(&script)?;
+        }
+        make_disk(&root, &dir.join("drive.img"), 16, &cache::root()?.join("bench.log"))
+    })?;
+    Ok(dir.join("drive.img"))
+}
+
+fn bootstrap(dir: &Path) -> Result<()> {
+    apt::install(&["mmdebstrap", "e2fsprogs"])?;
+    if !apt::is_root()? {
+        bail!(
+            "the measurements' drive is made as root, once; run: sudo --preserve-env=HOME,XDG_CACHE_HOME,PATH cargo xtask bench block"
+        );
+    }
+    let root = dir.join("rootfs");
+    let mut bootstrap = Command::new("mmdebstrap");
+    bootstrap
+        .args(["--variant=minbase", "--mode=root", "--aptopt=Acquire::Languages \"none\""])
+        .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"])
+        .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
+        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(release_codename()?)
+        .arg(&root);
+    progress::run(
+        "making the measurements' root file system",
+        &mut bootstrap,
+        &cache::root()?.join("bench.log"),
+    )?;
+    for name in ["var/cache/apt", "var/lib/apt/lists"] {
+        cache::remove_tree(&root.join(name))?;
+    }
+    for name in ["bench", "hv"] {
+        fs::create_dir(root.join(name)).with_context(|| format!("create /{name}"))?;
+    }
+    let init = root.join("bench/init");
+    fs::write(&init, INIT).with_context(|| format!("write {}", init.display()))?;
+    make_executable(&init)
+}
