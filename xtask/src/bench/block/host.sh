@@ -33,8 +33,8 @@ limit="timeout -k 1 20"
 for monitor in "$@"; do
     echo "monitor $monitor"
     case $monitor in
-        hv)
-            $limit hv vm --kernel "$kernel" --memory 256M --disk /dev/nvme2n1,ro --disk $data /hv/images/demo.erofs -- sh -c '
+        hv-*)
+            $limit hv vm --transport "${monitor#hv-}" --kernel "$kernel" --memory 256M --disk /dev/nvme2n1,ro --disk $data /hv/images/demo.erofs -- sh -c '
                 mount -t ext4 -o ro /dev/vdb /mnt && for dir in dev proc sys; do mount --bind /$dir /mnt/$dir; done
                 mount -t tmpfs tmp /mnt/tmp && chroot /mnt /bench/load.sh' 2>&1 </dev/null
             ;;
