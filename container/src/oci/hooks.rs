@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use hv_common::sys::exec::CStringArray;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::config::Hook;
 use super::refuse;
@@ -60,6 +60,8 @@ fn run_one(moment: Moment, hook: &Hook, state: &str, inside: Option<&Inside>) ->
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
     }
+    // A group of its own, so that what it has started ends with it when it takes too long.
+    command.process_group(0);
     command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     for (name, value) in hook.env.iter().filter_map(|entry| entry.split_once('=')) {
         // A name that no process can have would make the library panic.
@@ -83,7 +85,7 @@ fn run_one(moment: Moment, hook: &Hook, state: &str, inside: Option<&Inside>) ->
     // A hook need not read it.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(state.as_bytes()));
     if !ends_in_time(&child, hook.timeout)? {
-        let _ = child.kill();
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
         let _ = child.wait();
         return Err(failed(format!("did not end within its {} seconds", hook.timeout.unwrap_or(0))));
     }
