@@ -11,7 +11,7 @@ use hv_common::{Limits, Phase, Timeline};
 use hv_vmm::boot::cmdline::command_line;
 use hv_vmm::device::serial::Console;
 use hv_vmm::device::virtio::TransportKind;
-use hv_vmm::guest::{Description, Guest};
+use hv_vmm::guest::{Description, Guest, Initramfs};
 use hv_vmm::hardware::Hardware;
 use hv_vmm::recipe::Progress;
 use hv_vmm::settings::Settings;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let description = Description {
         kernel: &File::open(kernel)?,
         kernel_path: Path::new(kernel),
-        initramfs: &std::fs::read(initramfs)?,
+        initramfs: Initramfs::File(&File::open(initramfs)?),
         command_line: &command_line(TransportKind::Mmio, &rest.get(2..).unwrap_or_default().join(" "))?,
         settings: Settings::new(&limits)?,
         hardware: &Hardware::default(),

@@ -28,7 +28,7 @@ use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::{self, Vsock};
 use crate::device::virtio::{Meter, TransportKind, VirtioDevice};
 use crate::failure::Evidence;
-use crate::guest::{self, Description, Guest};
+use crate::guest::{self, Description, Guest, Initramfs};
 use crate::hardware::{self, Hardware};
 use crate::probe::{self, ProbeError};
 use crate::recipe::{Progress, Step};
@@ -156,7 +156,7 @@ impl Kvm {
         let description = Description {
             kernel: &machine.kernel,
             kernel_path: &machine.kernel_path,
-            initramfs: &machine.initramfs,
+            initramfs: Initramfs::Bytes(&machine.initramfs),
             command_line: &command_line,
             settings,
             hardware: &machine.hardware,

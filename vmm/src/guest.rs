@@ -34,6 +34,8 @@ use crate::kvm::stats::Stats;
 use crate::kvm::vcpu::{Running, Vcpu, World};
 use crate::kvm::vm::Vm;
 use crate::kvm::{self, Kvm};
+use crate::memory::fill::{FillError, Source};
+use crate::memory::release::release;
 use crate::memory::{self, GuestMemory, layout};
 use crate::recipe::{Progress, Step};
 use crate::settings::Settings;
@@ -49,8 +51,8 @@ pub struct Description<'a> {
     pub kernel: &'a File,
     /// Where it was found; only for messages.
     pub kernel_path: &'a Path,
-    /// A cpio archive, maybe compressed as the kernel can.
-    pub initramfs: &'a [u8],
+    /// A cpio archive, maybe compressed as the kernel can; empty: none.
+    pub initramfs: Initramfs<'a>,
     /// The kernel's command line, as [`crate::boot::cmdline::command_line`] made it.
     pub command_line: &'a str,
     /// Memory and vCPUs.
@@ -63,6 +65,15 @@ pub struct Description<'a> {
     pub virtio: Vec<Box<dyn VirtioDevice>>,
     /// How the guest reaches them; the command line has to match.
     pub transport: TransportKind,
+}
+
+/// Where the guest's first file system comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Initramfs<'a> {
+    /// Made in memory.
+    Bytes(&'a [u8]),
+    /// A file, all of it.
+    File(&'a File),
 }
 
 /// Why a machine could not be made.
@@ -89,6 +100,9 @@ pub enum Error {
     /// Kernel and initramfs need more memory.
     #[error("kernel and an initramfs of {0} bytes do not fit in the guest's memory; give it more")]
     Initramfs(usize),
+    /// The initramfs is a file that cannot be read.
+    #[error("cannot load the initramfs")]
+    Fill(#[from] FillError),
     /// Two devices at one place.
     #[error(transparent)]
     Bus(#[from] Overlap),
@@ -138,7 +152,7 @@ pub struct Guest {
     devices: Vec<Arc<dyn Device>>,
     gate: Gate,
     stats: Vec<Stats>,
-    _vm: Vm,
+    vm: Option<Vm>,
     memory: GuestMemory,
     ending: Ending,
     console: Console,
@@ -188,7 +202,7 @@ impl Guest {
         progress.begin(Step::RunVcpus);
         let world = World { bus, ending: ending.clone(), gate: gate.clone(), timeline: timeline.clone() };
         let vcpus = run(vcpus, &world)?;
-        Ok(Guest { vcpus, events, devices, gate, stats, _vm: vm, memory, ending, console })
+        Ok(Guest { vcpus, events, devices, gate, stats, vm: Some(vm), memory, ending, console })
     }
 
     /// How it ended, when it has.
@@ -252,8 +266,20 @@ impl Guest {
 }
 
 impl Drop for Guest {
+    /// Closing a VM is mostly waiting, for grace periods of the host's kernel: memory is given back meanwhile.
     fn drop(&mut self) {
         self.stop();
+        // Each of them holds the VM.
+        self.stats.clear();
+        let Some(vm) = self.vm.take() else { return };
+        thread::scope(|scope| {
+            // Without a thread the VM is closed here and now.
+            let _ = threads::spawn_scoped(scope, "close-vm", move || drop(vm));
+            for region in self.memory.iter() {
+                // What cannot be given back now is when the mapping goes.
+                let _ = region.as_volatile_slice().map(|slice| release(&self.memory, &slice));
+            }
+        });
     }
 }
 
@@ -306,14 +332,21 @@ fn place_initramfs(
     kernel: &Kernel,
     memory: &GuestMemory,
 ) -> Result<(u64, u64), Error> {
-    let bytes = description.initramfs;
-    if bytes.is_empty() {
+    let unreadable = |error| Error::Host("read the initramfs", error);
+    let len = match description.initramfs {
+        Initramfs::Bytes(bytes) => bytes.len(),
+        Initramfs::File(file) => file.metadata().map_err(unreadable)?.len() as usize,
+    };
+    if len == 0 {
         return Ok((0, 0));
     }
-    let address = layout::initramfs(description.settings.memory, kernel.end(), bytes.len() as u64)
-        .ok_or(Error::Initramfs(bytes.len()))?;
-    memory.write_slice(bytes, GuestAddress(address))?;
-    Ok((address, bytes.len() as u64))
+    let address = layout::initramfs(description.settings.memory, kernel.end(), len as u64)
+        .ok_or(Error::Initramfs(len))?;
+    match description.initramfs {
+        Initramfs::Bytes(bytes) => memory.write_slice(bytes, GuestAddress(address))?,
+        Initramfs::File(file) => Source::map(file, 0, len)?.copy(0, len, memory, address)?,
+    }
+    Ok((address, len as u64))
 }
 
 /// The machine's own devices.

@@ -33,7 +33,7 @@ mod vm {
     use hv_vmm::device::virtio::rng::Rng;
     use hv_vmm::device::virtio::vsock::Vsock;
     use hv_vmm::device::virtio::{TransportKind, VirtioDevice};
-    use hv_vmm::guest::{Description, Guest};
+    use hv_vmm::guest::{Description, Guest, Initramfs};
     use hv_vmm::hardware::Hardware;
     use hv_vmm::recipe::Progress;
     use hv_vmm::settings::Settings;
@@ -61,7 +61,7 @@ mod vm {
         let description = Description {
             kernel: &File::open(&kernel).unwrap(),
             kernel_path: Path::new(&kernel),
-            initramfs: &initramfs(),
+            initramfs: Initramfs::Bytes(&initramfs()),
             command_line: &command_line(TransportKind::Mmio, "-- guest::role --exact --ignored --nocapture")
                 .unwrap(),
             settings: Settings::new(&limits).unwrap(),

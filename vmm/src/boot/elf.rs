@@ -86,7 +86,7 @@ pub enum Error {
     Map(#[source] memory::MapFileError),
     /// Writing to guest memory failed.
     #[error("cannot copy it into guest memory")]
-    Copy(#[source] vm_memory::GuestMemoryError),
+    Copy(#[source] memory::fill::FillError),
 }
 
 /// A kernel that fits its machine.

@@ -1,7 +1,8 @@
 //! Guest memory: where it is ([`layout`]), how it is mapped (from the pool of huge pages: [`huge`]), and I/O
 //! straight on it: at once ([`scatter`], and [`ranges`] for buffers that are kept) or in the background ([`ring`]);
-//! and how it goes back to the host ([`release`]).
+//! what it is filled with ([`fill`]), and how it goes back to the host ([`release`]).
 
+pub mod fill;
 pub mod huge;
 pub mod layout;
 pub mod ranges;
@@ -12,7 +13,7 @@ pub mod scatter;
 use std::fs::File;
 use std::io;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
@@ -48,10 +49,22 @@ pub fn map(size: u64) -> Result<GuestMemory, MapError> {
     for range in layout::ram(size) {
         let mapping =
             map_aligned((range.end - range.start) as usize).map_err(|error| cannot(error.into()))?;
+        if range.start == 0 {
+            keep_small(&mapping);
+        }
         let region = GuestRegionMmap::new(mapping, GuestAddress(range.start));
         regions.push(region.ok_or_else(|| cannot(FromRangesError::InvalidGuestRegion))?);
     }
     GuestMemory::from_regions(regions).map_err(|error| cannot(error.into()))
+}
+
+/// Asks for small pages below [`layout::SPARSE_END`], where a starting kernel touches few of each large page's:
+/// clearing the others takes longer than the faults that a large page saves, and they stay resident.
+fn keep_small(mapping: &MmapRegion<()>) {
+    let len = (layout::SPARSE_END as usize).min(mapping.size());
+    // SAFETY: the range is part of a private anonymous mapping that nobody else uses yet; the advice
+    // changes the size of its pages, not their contents. A host without large pages refuses: as well.
+    let _ = unsafe { madvise(mapping.as_ptr().cast(), len, Advice::LinuxNoHugepage) };
 }
 
 /// Maps `len` bytes at a multiple of [`LARGE_PAGE`]: only there can a large page of the host back a large

@@ -10,7 +10,7 @@ use hv_vmm::boot::cmdline::command_line;
 use hv_vmm::device::serial::Console;
 use hv_vmm::device::virtio::{TransportKind, VirtioDevice};
 use hv_vmm::end::End;
-use hv_vmm::guest::{Description, Guest};
+use hv_vmm::guest::{Description, Guest, Initramfs};
 use hv_vmm::hardware::Hardware;
 use hv_vmm::recipe::Progress;
 use hv_vmm::settings::Settings;
@@ -91,7 +91,7 @@ pub fn start_with(
     let description = Description {
         kernel: &kernel(code),
         kernel_path: Path::new("test"),
-        initramfs: b"not really one",
+        initramfs: Initramfs::Bytes(b"not really one"),
         command_line: &command_line(transport, "").unwrap(),
         settings: Settings::new(&limits).unwrap(),
         hardware: &Hardware::default(),

@@ -11,10 +11,10 @@ use std::ops::Range;
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
-use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use super::{Error, Kernel, Segment};
-use crate::memory::{self, GuestMemory, layout, scatter};
+use crate::memory::fill::Source;
+use crate::memory::{self, GuestMemory, layout};
 
 impl Kernel {
     /// Places the segments. Guest memory must be fresh: holes of a sparse file are left as they are. Moves
@@ -74,19 +74,11 @@ fn map(file: &File, memory: &GuestMemory, segment: &Segment, part: Range<u64>) -
     memory::map_file(memory, address, file, segment.offset + part.start, len).map_err(Error::Map)
 }
 
-/// Copies a part of a segment, straight to where it belongs.
+/// Copies a part of a segment, straight to where it belongs; not its zeros, which fresh memory has already.
 fn copy(file: &File, memory: &GuestMemory, segment: &Segment, part: Range<u64>) -> Result<(), Error> {
-    let failed = |error| Error::Read("segments", error);
-    let mut done = part.start;
-    while done < part.end {
-        let address = GuestAddress(segment.guest.start + done);
-        let slice = memory.get_slice(address, (part.end - done) as usize).map_err(Error::Copy)?;
-        match scatter::read_at(file, &[slice], segment.offset + done).map_err(failed)? {
-            0 => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-            count => done += count as u64,
-        }
-    }
-    Ok(())
+    let len = (part.end - part.start) as usize;
+    let source = Source::map(file, segment.offset + part.start, len).map_err(Error::Copy)?;
+    source.copy(0, len, memory, segment.guest.start + part.start).map_err(Error::Copy)
 }
 
 /// The first stretch of a part of the file that is not a hole.
