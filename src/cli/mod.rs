@@ -80,7 +80,7 @@ pub enum Verb {
     #[command(subcommand, after_help = KERNEL_EXAMPLES)]
     Kernel(KernelVerb),
     /// Be an OCI runtime, for podman, docker and containerd (also as a program named hv-oci)
-    #[command(after_help = OCI_EXAMPLES)]
+    #[command(hide = true, after_help = OCI_EXAMPLES)]
     Oci(Box<oci::OciArgs>),
     /// Print a completion script for a shell
     #[command(after_help = "Example: hv completions bash > ~/.local/share/bash-completion/completions/hv")]

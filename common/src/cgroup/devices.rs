@@ -112,7 +112,8 @@ pub(super) fn apply_v2(dir: BorrowedFd<'_>, path: &Path, rules: &[Rule]) -> Resu
 /// is `struct bpf_cgroup_dev_ctx` of linux/bpf.h.
 fn compile(rules: &[Rule]) -> Vec<Instruction> {
     // Rules before the last one that covers everything do not count.
-    let start = rules.iter().rposition(|rule| rule.kind == 'a' && rule.major < 0 && rule.minor < 0);
+    let all = |rule: &Rule| rule.kind == 'a' && rule.major < 0 && rule.minor < 0 && rule.access == 7;
+    let start = rules.iter().rposition(all);
     let mut code = vec![
         Instruction::load_word(2, 1, 0),
         Instruction::and(2, 0xFFFF),
@@ -124,7 +125,10 @@ fn compile(rules: &[Rule]) -> Vec<Instruction> {
     for rule in rules[start.unwrap_or(0)..].iter().rev() {
         code.extend(block(rule));
     }
-    code.extend([Instruction::set(0, 0), Instruction::exit()]);
+    // The kernel refuses instructions that are never reached.
+    if start.is_none() {
+        code.extend([Instruction::set(0, 0), Instruction::exit()]);
+    }
     code
 }
 
