@@ -1,8 +1,14 @@
 //! Measurements against other monitors, in the testbed's counting mode. `docs/measuring.md` has the results.
 
 mod block;
+mod boot;
 mod drive;
+mod exits;
+mod figures;
+mod initrd;
+mod native;
 mod peers;
+mod table;
 
 use std::process::ExitCode;
 
@@ -12,6 +18,12 @@ use clap::Subcommand;
 /// What is measured.
 #[derive(Subcommand)]
 pub enum Bench {
+    /// Start a kernel: time from exec to exit, VM exits by reason, and a tiny guest on this machine's KVM
+    Boot {
+        /// Runs of each monitor that are measured, after one that is not
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        runs: u32,
+    },
     /// Disk operations in a guest, by fio: hv, Firecracker, QEMU's microvm
     Block {
         /// Only the monitors whose name begins so (may be repeated)
@@ -26,6 +38,7 @@ pub enum Bench {
 /// Something could not be made, or the testbed failed.
 pub fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
+        Bench::Boot { runs } => boot::run(*runs).map(|()| ExitCode::SUCCESS),
         Bench::Block { only } => block::run(only),
     }
 }
