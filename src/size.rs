@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn bug_24_sizes_do_not_wrap() {
         for (text, bytes) in [
             ("256M", 256 << 20),
             ("1G", 1 << 30),

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_machines_are_refused() {
+    fn bug_24_impossible_machines_are_refused() {
         for memory in [0, 1, (16 << 20) - 1] {
             assert!(matches!(settings(Some(memory), None), Err(Error::TooLittleMemory(_))), "{memory}");
         }

@@ -145,7 +145,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn any_header_is_survived(hits in proptest::collection::vec((0usize..0x600, any::<u8>()), 0..40)) {
+        fn bug_20_any_header_is_survived(hits in proptest::collection::vec((0usize..0x600, any::<u8>()), 0..40)) {
             let mut image = bzimage(b"payload", "6.1.0");
             for (at, byte) in hits {
                 image[at] = byte;

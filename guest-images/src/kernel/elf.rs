@@ -147,7 +147,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn any_header_is_survived(hits in proptest::collection::vec((0usize..120, any::<u8>()), 0..20)) {
+        fn bug_20_any_header_is_survived(hits in proptest::collection::vec((0usize..120, any::<u8>()), 0..20)) {
             let mut image = elf(b"code");
             for (at, byte) in hits {
                 image[at] = byte;

@@ -158,7 +158,7 @@ fn what_is_not_a_kernel_is_named() {
 }
 
 #[test]
-fn a_kernel_that_unpacks_to_more_than_it_announces_is_refused() {
+fn bug_20_a_kernel_that_unpacks_to_more_than_it_announces_is_refused() {
     let bench = Bench::new();
     let mut bomb = bzimage(&gzipped(&elf(&vec![0; 100_000])), "6.1.5");
     bomb[0x260..0x264].copy_from_slice(&4096u32.to_le_bytes());
@@ -182,7 +182,7 @@ fn two_starts_at_once_do_not_disturb_each_other() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn damaged_kernels_are_survived(
+    fn bug_20_damaged_kernels_are_survived(
         hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         cut in any::<prop::sample::Index>(),
         whole in any::<bool>(),

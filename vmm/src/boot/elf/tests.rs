@@ -139,7 +139,7 @@ fn what_is_no_kernel_is_refused_by_name() {
 }
 
 #[test]
-fn bad_segments_are_refused_by_name() {
+fn bug_20_bad_segments_are_refused_by_name() {
     let kernel = |entry, loads: &[Load]| read_kernel(elf(entry, loads), 0x4000);
     let at = 16 * MIB;
     assert!(matches!(kernel(at, &[]), Err(Error::Empty)));
@@ -155,7 +155,7 @@ fn bad_segments_are_refused_by_name() {
 }
 
 #[test]
-fn a_full_table_of_endless_segments_is_refused_at_once() {
+fn bug_20_a_full_table_of_endless_segments_is_refused_at_once() {
     let loads = vec![(0, 16 * MIB, 0, u64::MAX / 2); usize::from(MAX_PROGRAM_HEADERS)];
     assert!(matches!(read_kernel(elf(16 * MIB, &loads), 0x4000), Err(Error::Outside { .. })));
 }

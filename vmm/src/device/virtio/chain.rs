@@ -181,6 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn bug_08_a_header_is_read_once() {
+        let memory = memory();
+        let mut buffers = Buffers::default();
+        assert!(buffers.push(&memory, GuestAddress(0xffc), 16));
+        buffers.copy_from(&[1; 16]);
+        let header = buffers.take_array::<8>();
+        let mut all = Buffers::default();
+        assert!(all.push(&memory, GuestAddress(0xffc), 16));
+        all.copy_from(&[2; 16]);
+        assert_eq!(header, Some([1; 8]), "what the guest writes later does not reach the copy");
+        assert_eq!(buffers.len(), 8, "nobody can read it again");
+        assert_eq!(buffers.take_array::<8>(), Some([2; 8]));
+    }
+
+    #[test]
     fn splits_everywhere() {
         let memory = memory();
         for at in 0..=24 {

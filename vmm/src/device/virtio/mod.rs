@@ -28,6 +28,7 @@
 //! | `bug_05_*` | a base address register moved to where nothing can be | Cloud Hypervisor 7950 |
 //! | `bug_06_*` | available index runs ahead, descriptor cycle, index out of range, nested indirect | Firecracker 3149 |
 //! | `bug_07_*` | lengths in packet headers larger than the packet | CVE-2019-18960 |
+//! | `bug_08_*` | a header read twice while the guest changes it | Cloud Hypervisor 7530 |
 //! | `bug_09_*` | memory or work without bound on the guest's word | Firecracker 5762, 5794 |
 //! | `bug_10_*` | a file that changed under the device; I/O after reset | CVE-2026-45782 |
 //! | `bug_11_*` | an image that becomes another format by what the guest writes | GHSA-jmr4-g2hv-mjj6 |
@@ -36,10 +37,12 @@
 //! | `bug_14_*` | a full receive ring that stalls for ever, offloads and queue pairs that were not agreed on | CVE-2020-16843, Firecracker 4659, Cloud Hypervisor 4949 |
 //! | `bug_15_*` | bytes repeated or lost when a write is cut short | Firecracker 5485 |
 //! | `bug_17_*` | output that the host keeps without bound | Firecracker 5824 |
+//! | `bug_20_*` | a kernel file whose headers lead the loader outside or on for ever (`crate::boot::elf`, hv-image's `kernel`) | GHSA-52h2-m2cf-9jh6 |
+//! | `bug_24_*` | sizes that the user gives and that wrap | Firecracker 6076 |
 //! | `bug_25_*` | event loop that spins while a peer has no room | Firecracker 6031 |
 //!
-//! Class 8, headers read twice while the guest changes them (Cloud Hypervisor 7530), is ruled out by
-//! construction: [`chain::Buffers::take_array`] copies and drops.
+//! Class 8 is ruled out by construction: [`chain::Buffers::take_array`] copies and drops. What has no test is
+//! listed in docs/threat-model.md.
 
 #![forbid(unsafe_code)]
 
