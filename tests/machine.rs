@@ -3,7 +3,7 @@
 mod support;
 
 mod vm {
-    use std::io::{Seek, Write};
+    use std::io::{Read, Seek, Write};
 
     use hv_common::Kind;
 
@@ -146,5 +146,31 @@ mod vm {
         let done = run(&options, "grep MemTotal /proc/meminfo").unwrap();
         std::fs::write(KNOB, before).unwrap();
         assert!(done.expect(0).text().contains("MemTotal"));
+    }
+
+    /// The guest's kernel gets the button's interrupt (what it does with it is the business of what runs there).
+    #[test]
+    fn the_power_button_is_felt() {
+        if let Some(reason) = unavailable(Kind::Vm) {
+            return println!("skipped: {reason}");
+        }
+        let name = format!("button-{}", std::process::id());
+        let script = "echo ready; until grep -q 'ACPI:Ged' /proc/interrupts && grep 'ACPI:Ged' /proc/interrupts | \
+                      grep -q ' [1-9][0-9]* '; do :; done; echo pressed";
+        let mut running = Running::start(shell(Kind::Vm, &["--name", &name], script));
+        running.wait_for("ready");
+        let socket = hv_common::state::Store::open().unwrap().path().join(&name).join("control");
+        // The command may run a moment before its monitor listens.
+        let mut stream = loop {
+            if let Ok(stream) = std::os::unix::net::UnixStream::connect(&socket) {
+                break stream;
+            }
+        };
+        stream.write_all(b"PUT /v1/power-button HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        running.wait_for("pressed");
+        running.finish().expect(0);
     }
 }

@@ -32,6 +32,7 @@ pub use kind::Kind;
 pub use phase::{Phase, Timeline};
 pub use root::{Format, Root};
 pub use sandbox::{
-    Backend, Balloon, Counters, Crossings, Metrics, Pause, Sandbox, SandboxError, StartError, Stdio,
+    Backend, Balloon, Counters, Crossings, Metrics, Pause, PowerButton, Sandbox, SandboxError, StartError,
+    Stdio,
 };
 pub use spec::{Id, Limits, Process, Spec};

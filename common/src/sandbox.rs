@@ -88,6 +88,11 @@ pub trait Sandbox {
         None
     }
 
+    /// Its power button, where it has one.
+    fn as_power_button(&self) -> Option<&dyn PowerButton> {
+        None
+    }
+
     /// Its balloon, where it has one.
     fn as_balloon(&self) -> Option<&dyn Balloon> {
         None
@@ -112,6 +117,12 @@ pub trait Pause {
     /// # Errors
     /// It cannot be reached.
     fn resume(&self) -> Result<(), SandboxError>;
+}
+
+/// A sandbox with a power button.
+pub trait PowerButton {
+    /// Presses it for a moment: what listens for it inside is asked to end. Whether anything does is not told.
+    fn press(&self);
 }
 
 /// A sandbox that can be asked to give memory back.

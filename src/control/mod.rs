@@ -36,6 +36,8 @@ pub enum Command {
     Resume,
     /// To end: the workload is asked to, and after this long it is killed.
     Stop(Duration),
+    /// To have its power button pressed.
+    PowerButton,
     /// That many bytes of its memory are wanted back.
     Balloon(u64),
     /// What it uses and has done.

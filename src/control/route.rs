@@ -38,10 +38,11 @@ pub fn route(request: &Request) -> Result<Command, Refusal> {
         "/v1/pause" => ("PUT", |body| empty(body, Command::Pause)),
         "/v1/resume" => ("PUT", |body| empty(body, Command::Resume)),
         "/v1/stop" => ("PUT", stop),
+        "/v1/power-button" => ("PUT", |body| empty(body, Command::PowerButton)),
         "/v1/balloon" => ("PUT", |body| json(body).map(|Balloon { bytes }| Command::Balloon(bytes))),
         _ => {
             let why = "there is no such path; docs/control.md lists them: GET /v1/state, /v1/metrics, /v1/console; \
-                       PUT /v1/pause, /v1/resume, /v1/stop, /v1/balloon";
+                       PUT /v1/pause, /v1/resume, /v1/stop, /v1/power-button, /v1/balloon";
             return Err(Refusal::new(404, why));
         }
     };
@@ -87,6 +88,7 @@ mod tests {
         assert_eq!(ask("PUT", "/v1/pause", ""), Ok(Command::Pause));
         assert_eq!(ask("PUT", "/v1/resume", ""), Ok(Command::Resume));
         assert_eq!(ask("PUT", "/v1/stop", ""), Ok(Command::Stop(GRACE)));
+        assert_eq!(ask("PUT", "/v1/power-button", ""), Ok(Command::PowerButton));
         assert_eq!(ask("PUT", "/v1/stop", r#"{"grace_seconds":0}"#), Ok(Command::Stop(Duration::ZERO)));
         assert_eq!(ask("PUT", "/v1/balloon", r#"{"bytes":4096}"#), Ok(Command::Balloon(4096)));
     }

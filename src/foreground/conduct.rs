@@ -42,6 +42,13 @@ impl<'a> Conduct<'a> {
             Command::Pause => return self.pause(),
             Command::Resume => self.resume(),
             Command::Stop(grace) => self.stop(grace),
+            Command::PowerButton => match self.sandbox.as_power_button() {
+                Some(button) => {
+                    button.press();
+                    Ok(())
+                }
+                None => return Answer::Absent(format!("a {} has no power button; stop it", self.noun())),
+            },
             Command::Balloon(bytes) => match self.sandbox.as_balloon() {
                 Some(balloon) => balloon.set_target(bytes),
                 None if self.kind == Kind::Vm => return Answer::Absent("this microVM has no balloon".into()),
@@ -113,7 +120,17 @@ impl<'a> Conduct<'a> {
         let deadline = Instant::now() + grace;
         let earlier = self.stop.filter(|stop| stop.killed || stop.deadline < deadline);
         self.stop = Some(earlier.unwrap_or(Stop { deadline, killed: false }));
-        if grace.is_zero() { Ok(()) } else { self.sandbox.signal(Signal::SIGTERM as i32) }
+        if grace.is_zero() {
+            return Ok(());
+        }
+        let asked = self.sandbox.signal(Signal::SIGTERM as i32);
+        match self.sandbox.as_power_button() {
+            // hv-init does not answer: perhaps something else in there listens.
+            Some(button) if asked.is_err() => button.press(),
+            _ => {}
+        }
+        // Who cannot be asked is killed when its time is over.
+        Ok(())
     }
 
     fn tell(&self, done: Result<(), SandboxError>) -> Answer {
@@ -264,7 +281,7 @@ mod tests {
     fn what_it_has_not_is_said() {
         let sandbox = Noting::new();
         let mut conduct = conduct(&sandbox);
-        for command in [Command::Console, Command::Balloon(1)] {
+        for command in [Command::Console, Command::Balloon(1), Command::PowerButton] {
             let Answer::Absent(why) = conduct.obey(command) else { panic!("{command:?}") };
             assert!(why.contains("a container has no"), "{why}");
         }

@@ -11,8 +11,8 @@ use hv_common::sandbox::Stdio;
 use hv_common::spec::TerminalSize;
 use hv_common::wire::ToGuest;
 use hv_common::{
-    Backend, Counters, Crossings, Exit, Kind, Metrics, Pause, Phase, Root, Sandbox, SandboxError, Spec,
-    StartError, Timeline, procfs,
+    Backend, Counters, Crossings, Exit, Kind, Metrics, Pause, Phase, PowerButton, Root, Sandbox,
+    SandboxError, Spec, StartError, Timeline, procfs,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::retry_on_intr;
@@ -426,6 +426,10 @@ impl Sandbox for Running {
         Some(self)
     }
 
+    fn as_power_button(&self) -> Option<&dyn PowerButton> {
+        Some(self)
+    }
+
     fn as_balloon(&self) -> Option<&dyn hv_common::Balloon> {
         self.balloon.is_some().then_some(self as _)
     }
@@ -453,6 +457,12 @@ impl hv_common::Balloon for Running {
                 Ok(())
             }
         }
+    }
+}
+
+impl PowerButton for Running {
+    fn press(&self) {
+        self.guest.press_power_button();
     }
 }
 

@@ -20,6 +20,7 @@ use crate::boot::elf::{self, Kernel};
 use crate::boot::zero_page::{Placement, zero_page};
 use crate::bus::{Bus, Overlap};
 use crate::device::Device;
+use crate::device::button::Button;
 use crate::device::mark::Mark;
 use crate::device::panic::Panic;
 use crate::device::power::Power;
@@ -150,6 +151,7 @@ pub struct Guest {
     vcpus: Vec<Running>,
     events: Vec<EventLoop>,
     devices: Vec<Arc<dyn Device>>,
+    button: Arc<Button>,
     gate: Gate,
     stats: Vec<Stats>,
     vm: Option<Vm>,
@@ -187,7 +189,9 @@ impl Guest {
         let command_line = description.command_line;
         let ending = Ending::new().map_err(|error| Error::Host("make an eventfd", error))?;
         let console = description.console;
-        let mut devices = devices(console.clone(), &ending, timeline)?;
+        let button = Button::new().map_err(|error| Error::Device("power button".into(), error))?;
+        let button = Arc::new(button);
+        let mut devices = devices(console.clone(), button.clone(), &ending, timeline)?;
         devices.extend(description.transport.assemble(description.virtio, &memory)?);
         let bus = connect(&vm, &devices)?;
         progress.begin(Step::WriteTables);
@@ -202,7 +206,7 @@ impl Guest {
         progress.begin(Step::RunVcpus);
         let world = World { bus, ending: ending.clone(), gate: gate.clone(), timeline: timeline.clone() };
         let vcpus = run(vcpus, &world)?;
-        Ok(Guest { vcpus, events, devices, gate, stats, vm: Some(vm), memory, ending, console })
+        Ok(Guest { vcpus, events, devices, button, gate, stats, vm: Some(vm), memory, ending, console })
     }
 
     /// How it ended, when it has.
@@ -240,6 +244,11 @@ impl Guest {
     /// Lets a machine go on that was held.
     pub fn resume(&self) {
         self.gate.open();
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self) {
+        self.button.press();
     }
 
     /// Exits so far, by reason, of all vCPUs; empty where the host's kernel does not count them.
@@ -350,12 +359,18 @@ fn place_initramfs(
 }
 
 /// The machine's own devices.
-fn devices(console: Console, ending: &Ending, timeline: &Timeline) -> Result<Vec<Arc<dyn Device>>, Error> {
+fn devices(
+    console: Console,
+    button: Arc<Button>,
+    ending: &Ending,
+    timeline: &Timeline,
+) -> Result<Vec<Arc<dyn Device>>, Error> {
     let serial = Serial::new(console).map_err(|error| Error::Device("serial0".into(), error))?;
     Ok(vec![
         Arc::new(serial),
         Arc::new(Reset::new(ending.clone())),
         Arc::new(Power::new(ending.clone())),
+        button,
         Arc::new(Panic::new(ending.clone())),
         Arc::new(Mark::new(timeline.clone())),
     ])

@@ -4,6 +4,7 @@
 //! Assembly is a loop over a list of [`Device`]s, in the list's order: put on the bus, interrupts
 //! and doorbells connected to KVM, ACPI node and table written, subscriber handed to the event loop.
 
+pub mod button;
 pub mod mark;
 pub mod message;
 pub mod panic;
