@@ -114,7 +114,7 @@ const VM_EXAMPLES: &str = "\
 The kernel may be left out once `hv kernel install` has put one in the store.
 
 Example: hv vm --kernel vmlinuz --rootfs rootfs.img --memory 256M -- uname -a
-         hv vm rootfs.img -t -- sh
+         hv vm rootfs.img --cpus 4 --cpu-pin 0-3 --cpu-template portable -- sh
          hv vm rootfs.img --disk data.img,serial=DATA,iops=500 -- lsblk
          hv vm rootfs.img --net tap=tap0,ip=192.0.2.2/24,gw=192.0.2.1 -- ip addr";
 const CTR_EXAMPLES: &str = "\
