@@ -13,7 +13,7 @@ use crate::{apt, cache, progress};
 /// Counts up when the steps below change in a way that changes the result.
 const RECIPE: &str = "1";
 /// Beside Debian's minimal base.
-const PACKAGES: [&str; 2] = ["fio", "qemu-system-x86"];
+const PACKAGES: [&str; 4] = ["fio", "iperf3", "iproute2", "qemu-system-x86"];
 /// A guest's first process, for monitors that bring none: runs the program that the kernel's command line names
 /// as `bench=`, then resets the machine.
 const INIT: &str = "#!/bin/sh
@@ -53,7 +53,7 @@ fn bootstrap(dir: &Path) -> Result<()> {
     apt::install(&["mmdebstrap", "e2fsprogs"])?;
     if !apt::is_root()? {
         bail!(
-            "the measurements' drive is made as root, once; run: sudo --preserve-env=HOME,XDG_CACHE_HOME,PATH cargo xtask bench block"
+            "the measurements' drive is made as root, once; run: sudo --preserve-env=HOME,XDG_CACHE_HOME,PATH cargo xtask bench"
         );
     }
     let root = dir.join("rootfs");

@@ -2,11 +2,13 @@
 
 mod block;
 mod boot;
+mod comparison;
 mod drive;
 mod exits;
 mod figures;
 mod initrd;
 mod native;
+mod net;
 mod peers;
 mod table;
 
@@ -30,7 +32,16 @@ pub enum Bench {
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
     },
+    /// TCP between a guest and its host over a tap, by iperf3: hv, Firecracker, QEMU's microvm
+    Net {
+        /// Only the monitors whose name begins so (may be repeated)
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+    },
 }
+
+/// What guests run, all on the one drive.
+const SCRIPTS: [(&str, &str); 2] = [("load.sh", block::LOAD), ("net.sh", net::LOAD)];
 
 /// Measures, and prints the table.
 ///
@@ -39,6 +50,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Boot { runs } => boot::run(*runs).map(|()| ExitCode::SUCCESS),
-        Bench::Block { only } => block::run(only),
+        Bench::Block { only } => block::BLOCK.run(only),
+        Bench::Net { only } => net::NET.run(only),
     }
 }

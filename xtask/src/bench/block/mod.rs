@@ -1,159 +1,31 @@
 //! `cargo xtask bench block`: disk operations in a guest, of each monitor that is here.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use super::comparison::Comparison;
 
-use super::{drive, peers};
-use crate::testbed::{self, Streams};
-use crate::{hv, kernel, progress};
+/// The guest's script.
+pub const LOAD: &str = include_str!("load.sh");
 
-const LOAD: &str = include_str!("load.sh");
-const HOST: &str = include_str!("host.sh");
-/// The jobs of `load.sh` that are shown, and what they are.
-const JOBS: [(&str, &str); 6] = [
-    ("read-4k-1", "4 KiB random read, depth 1"),
-    ("write-4k-1", "4 KiB random write, depth 1"),
-    ("read-4k-32", "4 KiB random read, depth 32"),
-    ("write-4k-32", "4 KiB random write, depth 32"),
-    ("read-128k", "128 KiB sequential read, depth 8"),
-    ("write-128k", "128 KiB sequential write, depth 8"),
-];
-const FIRECRACKER: &str = "firecracker";
-/// What our own columns begin with.
-const OURS: &str = "hv-";
-/// The monitors of `host.sh`, in the order of the columns. QEMU comes with the drive.
-const MONITORS: [&str; 6] =
-    ["hv-mmio", "hv-pci", "firecracker-sync", "firecracker-async", "firecracker-pci", "qemu-microvm"];
-/// How long all of it may take: each guest takes half a minute.
-const LIMIT: Duration = Duration::from_secs(600);
-
-/// Operations in a virtual second, by monitor and job.
-type Figures = BTreeMap<String, BTreeMap<String, f64>>;
-
-/// Measures the monitors whose name begins with one of `only` (all, if that is empty) and prints the table.
-///
-/// # Errors
-/// Something could not be made, or the testbed failed.
-pub fn run(only: &[String]) -> Result<ExitCode> {
-    kernel::tuned()?;
-    hv::build(true)?;
-    let drive = drive::make(&[("load.sh", LOAD)])?;
-    let firecracker = peers::on_path(FIRECRACKER);
-    let here = |name: &str| firecracker.is_some() || !name.starts_with(FIRECRACKER);
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str()));
-    let asked: Vec<&str> = MONITORS.into_iter().filter(|name| here(name) && wanted(name)).collect();
-    ensure!(!asked.is_empty(), "none of {} is here", MONITORS.join(", "));
-    let script = ["sh", "-c", HOST, "sh"].into_iter().chain(asked.iter().copied());
-    let run = testbed::Run {
-        count: true,
-        cpus: 1,
-        memory_mib: 3072,
-        timeout: Some(LIMIT),
-        silence: None,
-        release: true,
-        drives: vec![drive],
-        extra: firecracker.clone().into_iter().collect(),
-        env: Vec::new(),
-        command: script.map(str::to_owned).collect(),
-    };
-    let output = Shared::default();
-    let step = progress::Step::start(format!("measuring {} in the testbed", asked.join(", ")));
-    let streams = Streams { stdin: None, stdout: Box::new(output.clone()), stderr: Box::new(output.clone()) };
-    let status = testbed::run(&run, streams)?;
-    step.done();
-    let text = output.text();
-    let figures = parse(&text);
-    print!("{}", table(&figures, &asked));
-    if firecracker.is_none() {
-        println!("absent  {FIRECRACKER}: not on PATH");
-    }
-    let complete = asked.iter().all(|name| figures.get(*name).is_some_and(|jobs| jobs.len() >= JOBS.len()));
-    if status != 0 || !complete {
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What guests printed: `load JOB NUMBER` after `monitor NAME`, between whatever else a console shows.
-fn parse(text: &str) -> Figures {
-    let mut figures = Figures::new();
-    let mut monitor = None;
-    for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            ["monitor", name] => monitor = Some(name.to_owned()),
-            ["load", job, number] => {
-                if let (Some(monitor), Ok(number)) = (&monitor, number.parse()) {
-                    figures.entry(monitor.clone()).or_default().insert(job.to_owned(), number);
-                }
-            }
-            _ => {}
-        }
-    }
-    figures
-}
-
-fn table(figures: &Figures, monitors: &[&str]) -> String {
-    let mut text = format!("{:<34}", "operations a virtual second");
-    monitors.iter().for_each(|name| text += &format!("{name:>19}"));
-    text += &format!("{:>10}\n", "best/best");
-    for (job, title) in JOBS {
-        text += &format!("{title:<34}");
-        let figure = |monitor: &str| figures.get(monitor).and_then(|jobs| jobs.get(job)).copied();
-        for name in monitors {
-            text += &figure(name).map_or(format!("{:>19}", "failed"), |number| format!("{number:>19.0}"));
-        }
-        let best = |ours: bool| {
-            let figures = monitors.iter().filter(|name| name.starts_with(OURS) == ours);
-            figures.filter_map(|name| figure(name)).reduce(f64::max)
-        };
-        text += &match (best(true), best(false)) {
-            (Some(ours), Some(theirs)) if theirs > 0.0 => format!("{:>9.2}x\n", ours / theirs),
-            _ => "\n".to_owned(),
-        };
-    }
-    text
-}
-
-/// Collects what the testbed prints, and shows it as it comes.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Shared {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-}
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        io::stderr().write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_found_between_console_lines() {
-        let text = "monitor hv-pci\nload read-4k-1 3000\n[ 1.2] noise\nmonitor qemu-microvm\r\nload read-4k-1 2000\r\nload x y\n";
-        let figures = parse(text);
-        assert_eq!((figures["hv-pci"]["read-4k-1"], figures["qemu-microvm"]["read-4k-1"]), (3000.0, 2000.0));
-        let table = table(&figures, &["hv-pci", "qemu-microvm"]);
-        let line = table.lines().nth(1).expect("a line for the first job");
-        assert!(line.ends_with("1.50x"), "{table}");
-        assert!(table.lines().nth(2).expect("and the second").contains("failed"), "{table}");
-    }
-}
+/// Each guest takes half a minute.
+pub const BLOCK: Comparison = Comparison {
+    host: include_str!("host.sh"),
+    jobs: &[
+        ("read-4k-1", "4 KiB random read, depth 1"),
+        ("write-4k-1", "4 KiB random write, depth 1"),
+        ("read-4k-32", "4 KiB random read, depth 32"),
+        ("write-4k-32", "4 KiB random write, depth 32"),
+        ("read-128k", "128 KiB sequential read, depth 8"),
+        ("write-128k", "128 KiB sequential write, depth 8"),
+    ],
+    unit: "operations a virtual second",
+    monitors: &[
+        "hv-mmio",
+        "hv-pci",
+        "firecracker-sync",
+        "firecracker-async",
+        "firecracker-pci",
+        "qemu-microvm",
+    ],
+    limit: Duration::from_secs(600),
+};
