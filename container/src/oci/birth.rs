@@ -32,6 +32,8 @@ pub(super) unsafe fn bear(
             Err(errno) => Err(failed(errno)),
         };
     }
+    // From inside a cgroup namespace the kernel puts nobody into a cgroup: the caller moves it afterwards.
+    let cgroup = cgroup.filter(|_| !spaces.join.iter().any(|(kind, _)| kind.name == "cgroup"));
     let (ours, theirs) = pipe()?;
     // SAFETY: the helper makes system calls alone and ends; what it opens is this process's too, because
     // they share the table of descriptors, and this process stands still meanwhile.
