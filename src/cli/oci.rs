@@ -184,7 +184,7 @@ pub struct ExecArgs {
     /// Set an environment variable
     #[arg(long, short, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
-    /// UID[:GID]
+    /// The user, `UID[:GID]`
     #[arg(long, short, value_name = "UID[:GID]")]
     pub user: Option<String>,
     /// A further group

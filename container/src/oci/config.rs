@@ -1,6 +1,6 @@
 //! `config.json` as it is written: the types of the OCI runtime specification 1.2 (config.md), nothing
 //! decided yet. Fields that are unknown are ignored, as the specification asks; fields that are known and
-//! cannot be honoured are refused by name in [`super::refuse`].
+//! cannot be honoured are refused by name in `refuse`.
 
 use std::collections::BTreeMap;
 

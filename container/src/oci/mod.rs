@@ -2,7 +2,7 @@
 //! container of `hv ctr` is made of.
 //!
 //! # Layout
-//! - [`config`], [`linux`]: what is written; [`process`], [`seccomp`], [`attributes`], `options`: what it means;
+//! - [`config`], [`linux`]: what is written; `process`, `seccomp`, `attributes`, `options`: what it means;
 //! - `step`: the steps that only a bundle needs; `mounts`, `plan`: `config.json` becomes a list of steps, pure;
 //! - `spaces`: namespaces that are made and joined; `birth`: the monitor's side of a start; `gate`: what
 //!   holds a created container back until it is started;
