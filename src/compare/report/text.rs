@@ -145,9 +145,13 @@ fn short(value: f64) -> String {
     }
 }
 
-/// About two significant digits.
+/// About two significant digits; what rounds to nothing has no sign.
 fn shorter(value: f64) -> String {
-    if value.abs() >= 9.95 || value == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+    match value.abs() {
+        magnitude if magnitude >= 9.95 => format!("{value:.0}"),
+        magnitude if magnitude < 0.05 => "0".into(),
+        _ => format!("{value:.1}"),
+    }
 }
 
 /// VM exits by reason, the median of each, most frequent first.
@@ -232,6 +236,11 @@ mod tests {
             let cell = shown(unit, Summary { n: 1, median, min: median, max: median });
             assert!(cell.len() < column, "{cell:?} fills a column of {column}");
         }
+    }
+
+    #[test]
+    fn nothing_has_no_sign() {
+        assert_eq!([shorter(-0.04), shorter(0.0), shorter(-0.06)], ["0", "0", "-0.1"]);
     }
 
     #[test]
