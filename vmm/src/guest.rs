@@ -36,7 +36,6 @@ use crate::kvm::vcpu::{Running, Vcpu, World};
 use crate::kvm::vm::Vm;
 use crate::kvm::{self, Kvm};
 use crate::memory::fill::{FillError, Source};
-use crate::memory::release::release;
 use crate::memory::{self, GuestMemory, layout};
 use crate::recipe::{Progress, Step};
 use crate::settings::Settings;
@@ -275,20 +274,12 @@ impl Guest {
 }
 
 impl Drop for Guest {
-    /// Closing a VM is mostly waiting, for grace periods of the host's kernel: memory is given back meanwhile.
+    /// The VM is closed before its memory goes: each piece that goes earlier has to be taken from it first.
     fn drop(&mut self) {
         self.stop();
         // Each of them holds the VM.
         self.stats.clear();
-        let Some(vm) = self.vm.take() else { return };
-        thread::scope(|scope| {
-            // Without a thread the VM is closed here and now.
-            let _ = threads::spawn_scoped(scope, "close-vm", move || drop(vm));
-            for region in self.memory.iter() {
-                // What cannot be given back now is when the mapping goes.
-                let _ = region.as_volatile_slice().map(|slice| release(&self.memory, &slice));
-            }
-        });
+        drop(self.vm.take());
     }
 }
 
