@@ -18,7 +18,7 @@ pub(super) const CANNOT_STOP: i32 = 77;
 
 /// What became of a workload's process that was to execute its program.
 pub(super) enum Loaded {
-    /// The program is loaded and has not run an instruction yet; /proc is uncovered.
+    /// The program is loaded and has not run an instruction yet: it is still stopped. /proc is uncovered.
     Yes,
     /// The process could not ask to be stopped; /proc is uncovered, and it is to be made once more.
     Again,
@@ -39,7 +39,6 @@ pub(super) fn load(workload: Pid) -> Result<Loaded, Errno> {
         match status.stopping_signal() {
             Some(libc::SIGTRAP) => {
                 uncover()?;
-                sys::let_go(workload)?;
                 return Ok(Loaded::Yes);
             }
             // Another signal came first, from its terminal perhaps: it gets it.
@@ -58,8 +57,11 @@ fn uncover() -> Result<(), Errno> {
 }
 
 /// Runs until the workload has ended. With PID 1 the kernel ends every other process of the container.
-pub(super) fn run(status: &OwnedFd, workload: Pid) -> ! {
-    if shed(status).is_err() {
+///
+/// A workload that is `stopped` goes on when this process has nothing left that it could reach through
+/// /proc, descriptors of the host above all (CVE-2024-21626).
+pub(super) fn run(status: &OwnedFd, workload: Pid, stopped: bool) -> ! {
+    if shed(status).and_then(|()| if stopped { sys::let_go(workload) } else { Ok(()) }).is_err() {
         sys::exit_now(1);
     }
     loop {

@@ -76,16 +76,16 @@ impl Inside<'_> {
         }
         self.timeline.mark(Phase::Boundary);
         self.timeline.mark(Phase::Init);
-        let mut workload = self.fork_workload(&opened, true);
-        match init::load(workload) {
-            Ok(Loaded::Yes) => {}
+        let workload = self.fork_workload(&opened, true);
+        let (workload, stopped) = match init::load(workload) {
+            Ok(Loaded::Yes) => (workload, true),
             // Traced already (strace), or forbidden by the host: then without the stop.
-            Ok(Loaded::Again) => workload = self.fork_workload(&opened, false),
+            Ok(Loaded::Again) => (self.fork_workload(&opened, false), false),
             Ok(Loaded::No) => sys::exit_now(1),
             Err(errno) => self.fail(Report::Stage(Stage::Uncover, errno.raw_os_error())),
-        }
+        };
         drop(opened);
-        init::run(&self.status, workload)
+        init::run(&self.status, workload, stopped)
     }
 
     fn fork_workload(&self, opened: &Opened, stop: bool) -> Pid {

@@ -21,7 +21,7 @@ fn memory_beyond_the_limit_kills_and_says_so() {
     if !has_cgroups() {
         return;
     }
-    let limits = Limits { memory: Some(16 << 20), ..Limits::default() };
+    let limits = Limits { memory: Some(32 << 20), ..Limits::default() };
     let outcome = run(limited(limits, "exec dd if=/dev/zero of=/dev/null bs=64M count=1"));
     assert_eq!((outcome.exit.how, outcome.exit.out_of_memory), (How::Signal(9), true), "{outcome:?}");
     let small = run(limited(limits, "exec dd if=/dev/zero of=/dev/null bs=1M count=1"));
@@ -33,7 +33,7 @@ fn the_writable_layer_counts_as_memory() {
     if !has_cgroups() {
         return;
     }
-    let limits = Limits { memory: Some(16 << 20), ..Limits::default() };
+    let limits = Limits { memory: Some(32 << 20), ..Limits::default() };
     let outcome = run(limited(limits, "dd if=/dev/zero of=/big bs=1M count=64"));
     assert_ne!(outcome.exit.status(), 0, "{outcome:?}");
 }
@@ -80,7 +80,7 @@ fn a_bare_process_has_limits_too() {
     if !has_cgroups() {
         return;
     }
-    let limits = Limits { memory: Some(16 << 20), ..Limits::default() };
+    let limits = Limits { memory: Some(32 << 20), ..Limits::default() };
     let spec = limited(limits, "exec dd if=/dev/zero of=/tmp/x bs=64M count=1");
     let outcome = start_on(&Bare::new(), spec).unwrap().finish();
     assert_ne!(outcome.exit.status(), 0, "{outcome:?}");
