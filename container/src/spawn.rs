@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hv_common::cgroup::Cgroup;
 use hv_common::spec::TerminalSize;
 use hv_common::starter::Prepared;
-use hv_common::{SandboxError, Stdio, Timeline};
+use hv_common::{Phase, SandboxError, Stdio, Timeline};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
@@ -141,7 +141,8 @@ impl Start<'_> {
         if length > 0 {
             return Err(self.explain(Report::from_bytes(bytes)));
         }
-        if init.died_early() {
+        // A program that has run, and has had its PID 1 killed before we looked, was started all the same.
+        if init.died_early() && self.timeline.at(Phase::Exec).is_none() {
             let limit = if self.cgroup.is_some() { " (is its memory limit too low?)" } else { "" };
             return Err(Error::Refused(format!("the container was killed before its program ran{limit}")));
         }
