@@ -46,7 +46,11 @@ enum Task {
     /// Make the demo image, or find it in the cache; prints the directory with demo/ and demo.{ext4,squashfs,erofs}
     Image,
     /// Run everything that CI runs: format, clippy, docs, unit tests, whole-program tests here and in the testbed
-    Test,
+    Test {
+        /// Run in the testbed also what passed there before with the same programs, kernels and images
+        #[arg(long)]
+        fresh: bool,
+    },
     /// Measure hv against other monitors in the testbed's counting mode, those on PATH, and print the table
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -118,7 +122,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Kernel => println!("{}", kernel::tuned()?.display()),
         Task::Image => println!("{}", rootfs::demo()?.display()),
         Task::Demo { runs } => return demo::run(runs),
-        Task::Test => return test::run(),
+        Task::Test { fresh } => return test::run(fresh),
         Task::Bench(what) => return bench::run(&what),
         Task::Testbed(args) => return run_in_testbed(args),
     }

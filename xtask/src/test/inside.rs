@@ -9,7 +9,8 @@ use anyhow::Result;
 use super::libtest::{self, Tally};
 use super::name_inside;
 use super::programs::{LIMIT_SECONDS, Program};
-use crate::progress::Step;
+use super::remembered::Remembered;
+use crate::progress::{Step, tail};
 use crate::testbed::{self, Streams, quoted};
 
 /// How long all of it may take.
@@ -18,53 +19,74 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 const SILENCE: Duration = Duration::from_secs(200);
 /// How many boots a failing test gets.
 const ATTEMPTS: usize = 3;
+/// How much is shown of what a test printed that failed and is run again.
+const FAILURE_TAIL_LINES: usize = 30;
 /// Begins the line that follows a program's output; its exit status comes after it.
 const END_MARK: &str = "@@ testbed: exit status ";
 
 /// Runs the tests that need a Linux guest (unless they ran already: `vm_ran`) and, for the second time,
-/// those of containers.
+/// those of containers. `seen` is the digest of all that they share; those that passed with the same bytes
+/// are not run again unless `fresh`.
 ///
 /// # Errors
 /// The testbed does not boot. When it dies later, that counts as a failed test.
-pub fn run(programs: &[Program], vm_ran: bool, tally: &mut Tally) -> Result<()> {
+pub fn run(programs: &[Program], vm_ran: bool, seen: &str, fresh: bool, tally: &mut Tally) -> Result<()> {
     let segments: &[&str] = if vm_ran { &["ctr"] } else { &["vm", "ctr"] };
-    let chosen: Vec<(&Program, Vec<&str>)> = programs
-        .iter()
-        .map(|program| (program, program.tests_with_segment(segments)))
-        .filter(|(_, tests)| !tests.is_empty())
-        .collect();
-    if chosen.is_empty() {
-        return Ok(());
+    let mut pending = Vec::new();
+    for program in programs {
+        let memory = Remembered::of(program, seen)?;
+        let all = program.tests_with_segment(segments);
+        let count = all.len();
+        let tests: Vec<&str> = all.into_iter().filter(|test| fresh || !memory.has(test)).collect();
+        tally.add_remembered(count - tests.len());
+        if !tests.is_empty() {
+            pending.push((program, tests));
+        }
     }
-    let mut pending = chosen;
     for attempt in 1..=ATTEMPTS {
-        let last = attempt == ATTEMPTS;
-        let (output, error) = boot(&pending, if attempt == 1 { 2 } else { 1 })?;
-        let outcomes = read(&output, &pending);
-        // An emulated host now and then stands still or dies; a test that fails because of hv does so again.
-        let again: Vec<_> = outcomes.iter().filter_map(Outcome::repeat).collect();
-        for outcome in &outcomes {
-            eprintln!("testbed: {}: {}", outcome.program.label, outcome.tally.summary());
+        if pending.is_empty() {
+            break;
         }
-        if last || again.is_empty() {
-            outcomes.into_iter().for_each(|outcome| outcome.count(tally));
-            if let (Some(error), true) = (error, last) {
-                tally.add_check("testbed", Err(format!("{error:#}")));
-            }
-            return Ok(());
-        }
-        if let Some(error) = error {
-            eprintln!("testbed: {error:#}");
-        }
-        let names: Vec<String> =
-            again.iter().map(|(program, tests)| format!("{} ({})", program.label, tests.len())).collect();
-        eprintln!("testbed: again, in a fresh one: {}", names.join(", "));
-        for outcome in outcomes {
-            outcome.count_passed(tally);
-        }
-        pending = again;
+        pending = attempt_at(pending, attempt, seen, tally)?;
     }
     Ok(())
+}
+
+/// Boots the testbed for the `pending` tests and counts those that will not be run again; returns the others.
+fn attempt_at<'a>(
+    pending: Vec<(&'a Program, Vec<&'a str>)>,
+    attempt: usize,
+    seen: &str,
+    tally: &mut Tally,
+) -> Result<Vec<(&'a Program, Vec<&'a str>)>> {
+    let (output, error) = boot(&pending, if attempt == 1 { 2 } else { 1 })?;
+    let outcomes = read(&output, &pending);
+    for outcome in &outcomes {
+        eprintln!("testbed: {}: {}", outcome.program.label, outcome.tally.summary());
+        Remembered::of(outcome.program, seen)?.add(outcome.passed())?;
+    }
+    // An emulated host now and then stands still or dies; a test that fails because of hv does so again.
+    let again: Vec<_> = outcomes.iter().filter_map(Outcome::repeat).collect();
+    if attempt == ATTEMPTS || again.is_empty() {
+        outcomes.into_iter().for_each(|outcome| outcome.count(tally));
+        if let (Some(error), false) = (error, again.is_empty()) {
+            tally.add_check("testbed", Err(format!("{error:#}")));
+        }
+        return Ok(Vec::new());
+    }
+    if let Some(error) = error {
+        eprintln!("testbed: {error:#}");
+    }
+    for outcome in outcomes {
+        for (name, text) in &outcome.tally.failed {
+            eprintln!(
+                "testbed: failed, and is run again: {name}\n{}",
+                tail(text.as_bytes(), FAILURE_TAIL_LINES)
+            );
+        }
+        outcome.count_passed(tally);
+    }
+    Ok(again)
 }
 
 /// What one program did in one boot.
@@ -87,6 +109,15 @@ impl<'a> Outcome<'a> {
             self.tests.clone()
         };
         (!again.is_empty()).then_some((self.program, again))
+    }
+
+    /// The tests that passed, as far as the program said so itself.
+    fn passed(&self) -> Vec<String> {
+        let not = |list: &[(String, String)], test: &str| list.iter().all(|(name, _)| name != test);
+        let sound =
+            self.ended && self.tally.failed.iter().all(|(name, _)| self.tests.contains(&name.as_str()));
+        let passed = |test: &&str| sound && not(&self.tally.failed, test) && not(&self.tally.skipped, test);
+        self.tests.iter().copied().filter(passed).map(str::to_owned).collect()
     }
 
     fn count(self, tally: &mut Tally) {
@@ -227,6 +258,8 @@ mod tests {
         assert!(outcomes[2].tally.failed[0].1.contains("half"));
         assert_eq!(outcomes[2].repeat().unwrap().1, ["vm::c"]);
         assert!(outcomes[0].repeat().is_none());
+        assert_eq!(outcomes[0].passed(), ["vm::a"]);
+        assert!(outcomes[2].passed().is_empty());
     }
 
     #[test]
@@ -238,6 +271,7 @@ mod tests {
         );
         let mut outcomes = read(&output, &chosen);
         assert_eq!(outcomes[0].repeat().unwrap().1, ["vm::b"]);
+        assert_eq!(outcomes[0].passed(), ["vm::a"]);
         let mut tally = Tally::default();
         outcomes.remove(0).count_passed(&mut tally);
         assert_eq!((tally.passed, tally.failed.len()), (1, 0));

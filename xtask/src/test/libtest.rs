@@ -5,6 +5,8 @@
 pub struct Tally {
     /// How many tests passed and did not say that they were skipped.
     pub passed: usize,
+    /// How many of them passed in an earlier run.
+    pub remembered: usize,
     /// Tests that did not run, with the reason.
     pub skipped: Vec<(String, String)>,
     /// Tests that failed, with what they printed.
@@ -18,8 +20,15 @@ impl Tally {
             list.into_iter().map(|(name, text)| (format!("{prefix} {name}"), text)).collect::<Vec<_>>()
         };
         self.passed += other.passed;
+        self.remembered += other.remembered;
         self.skipped.extend(named(other.skipped));
         self.failed.extend(named(other.failed));
+    }
+
+    /// Adds tests that passed in an earlier run with the same bytes.
+    pub fn add_remembered(&mut self, count: usize) {
+        self.passed += count;
+        self.remembered += count;
     }
 
     /// Adds one thing that either worked or failed with an explanation.

@@ -7,6 +7,7 @@
 mod inside;
 mod libtest;
 mod programs;
+mod remembered;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -24,12 +25,13 @@ use crate::{hv, kernel, rootfs, workspace};
 /// How much of a failed check's output is shown.
 const CHECK_TAIL_LINES: usize = 200;
 
-/// Runs everything; the last line on standard output is the count.
+/// Runs everything; the last line on standard output is the count. What passed in the testbed already, with
+/// the same programs, kernels and images, runs there again only when `fresh`.
 ///
 /// # Errors
 /// Something that is needed for running tests at all is missing. Failed tests are not an error here but
 /// make the exit code a failure.
-pub fn run() -> Result<ExitCode> {
+pub fn run(fresh: bool) -> Result<ExitCode> {
     let started = Instant::now();
     let log = workspace::log("test-build")?;
     let mut tally = Tally::default();
@@ -61,7 +63,10 @@ pub fn run() -> Result<ExitCode> {
     }
     natively(&programs, vm_runs_here, &env, &mut tally)?;
     tally.add("doc", doc_tests()?);
-    inside::run(&programs, vm_runs_here, &mut tally)?;
+    let bin = workspace::bin_dir("debug");
+    let words = [&*host.name(), env[0].1.as_str(), env[1].1.as_str()];
+    let seen = remembered::digest_of(&[&bin.join("hv"), &bin.join("hv-init")], &words)?;
+    inside::run(&programs, vm_runs_here, &seen, fresh, &mut tally)?;
     Ok(report(&tally, started))
 }
 
@@ -140,6 +145,12 @@ fn report(tally: &Tally, started: Instant) -> ExitCode {
     }
     for (name, text) in &tally.failed {
         println!("\nFAILED: {name}\n{}", text.trim_end());
+    }
+    if tally.remembered > 0 {
+        println!(
+            "\n{} passed in the testbed before, with the same programs, kernels and images: `--fresh` runs them again",
+            tally.remembered
+        );
     }
     println!("\nall of it took {}", human(started.elapsed()));
     println!("{}", tally.summary());

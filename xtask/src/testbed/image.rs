@@ -65,6 +65,11 @@ impl Host {
         self.dir.join("modules")
     }
 
+    /// What it was made from: the name of its directory in the cache, a digest.
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.dir.file_name().unwrap_or_default().to_string_lossy()
+    }
+
     /// The kernel's version, as `uname -r` prints it.
     ///
     /// # Errors
