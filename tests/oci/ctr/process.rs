@@ -1,7 +1,7 @@
 //! What the program is given: identity, capabilities, limits, descriptors, terminal, words for failures.
 
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use serde_json::json;
@@ -140,14 +140,13 @@ fn receive(socket: &std::os::unix::net::UnixStream) -> OwnedFd {
 #[test]
 fn descriptors_are_inherited_only_when_asked_for() {
     let Some(bundle) = root_bundle("cat <&3; ls /proc/self/fd") else { return };
-    let file = std::fs::File::open(crate::support::image::directory().join("etc/data")).unwrap();
+    let file = crate::support::image::directory().join("etc/data");
     let sh = |options: &str| {
         let hv = bundle.command("run", &[]);
         let mut command = std::process::Command::new("sh");
         let words: Vec<String> = hv.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-        let line = format!("exec 3<&{0} 9</; exec \"$@\" {options} {1}", file.as_raw_fd(), bundle.id);
+        let line = format!("exec 3<'{}' 4<&- 9</; exec \"$@\" {options} {}", file.display(), bundle.id);
         command.args(["-c", &line, "sh"]).arg(hv.get_program()).args(words).current_dir(bundle.path());
-        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
         finish(command, b"")
     };
     let kept = sh("--preserve-fds 1");
