@@ -10,6 +10,7 @@ mod initrd;
 mod native;
 mod net;
 mod peers;
+mod start;
 mod table;
 
 use std::process::ExitCode;
@@ -23,6 +24,12 @@ pub enum Bench {
     /// Start a kernel: time from exec to exit, VM exits by reason, and a tiny guest on this machine's KVM
     Boot {
         /// Runs of each monitor that are measured, after one that is not
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        runs: u32,
+    },
+    /// Start a container: hv, crun, runc, youki; whole process, verb by verb, many at once, memory; natively too
+    Start {
+        /// Runs of each runtime that are measured, after one that is not
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         runs: u32,
     },
@@ -50,6 +57,7 @@ const SCRIPTS: [(&str, &str); 2] = [("load.sh", block::LOAD), ("net.sh", net::LO
 pub fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Boot { runs } => boot::run(*runs).map(|()| ExitCode::SUCCESS),
+        Bench::Start { runs } => start::run(*runs).map(|()| ExitCode::SUCCESS),
         Bench::Block { only } => block::BLOCK.run(only),
         Bench::Net { only } => net::NET.run(only),
     }
