@@ -138,6 +138,19 @@ both_kinds! {
         assert_eq!((before.input_modes, before.local_modes), (after.input_modes, after.local_modes));
     }
 
+    /// A raw terminal is restored after the ends that nobody planned, too.
+    fn bug_23_a_terminal_is_restored_after_signals(kind: Kind) {
+        for signal in [Signal::HUP, Signal::TERM] {
+            let mut seen = InTerminal::start(shell(kind, &[], "echo ready; sleep 1000"), 24, 80);
+            let before = seen.mode();
+            seen.wait_for("ready");
+            rustix::process::kill_process(seen.pid(), signal).unwrap();
+            assert_eq!(seen.status(), Some(128 + signal.as_raw()));
+            let after = seen.mode();
+            assert_eq!((before.input_modes, before.local_modes), (after.input_modes, after.local_modes));
+        }
+    }
+
     /// The host name: the sandbox's name, or what was asked for.
     fn hostname(kind: Kind) {
         let name = format!("named-{kind}-{}", std::process::id());

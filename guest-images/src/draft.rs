@@ -134,4 +134,20 @@ mod tests {
         assert!(!dir.path().join(".new-old").exists());
         assert!(dir.path().join(".new-young").exists());
     }
+
+    #[test]
+    fn bug_19_a_link_in_the_place_of_a_file_is_replaced_and_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("soft")).unwrap();
+        std::fs::hard_link(&victim, dir.path().join("hard")).unwrap();
+        for name in ["soft", "hard"] {
+            write(dir.path(), name, b"new").unwrap();
+            let found = std::fs::symlink_metadata(dir.path().join(name)).unwrap();
+            assert!(found.is_file(), "{name}");
+            assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"new", "{name}");
+        }
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    }
 }

@@ -79,12 +79,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_parsed(text in ".{0,200}") {
+        fn bug_18_any_text_is_survived_as_a_journal(text in ".{0,200}") {
             Journal::parse(&text);
         }
 
         #[test]
-        fn any_cut_of_a_journal_is_a_prefix(cut in 0usize..200) {
+        fn bug_18_any_cut_of_a_journal_is_a_prefix(cut in 0usize..200) {
             let mut text = header().unwrap();
             let all: Vec<Resource> = (1..6).map(|pid| Resource::Process { pid, start_time: 5 }).collect();
             for resource in &all {

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_change_is_refused() {
+    fn bug_19_what_others_could_change_is_refused() {
         let parent = tempfile::tempdir().unwrap();
         let link = parent.path().join("link");
         symlink(parent.path(), &link).unwrap();

@@ -209,4 +209,22 @@ mod tests {
         assert_eq!(name("a/erofs.kobold"), None);
         assert_eq!(name("modules.dep"), None);
     }
+
+    #[test]
+    fn bug_27_modules_outside_of_their_tree_are_not_read() {
+        let guard = tempfile::tempdir().unwrap();
+        let (dir, secret) = (guard.path().join("tree"), guard.path().join("secret.ko"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(&secret, "secret").unwrap();
+        std::fs::write(dir.join("own.ko"), "own").unwrap();
+        std::os::unix::fs::symlink(&secret, dir.join("absolute.ko")).unwrap();
+        std::os::unix::fs::symlink("../secret.ko", dir.join("relative.ko")).unwrap();
+        let list = format!("own.ko:\nabsolute.ko:\nrelative.ko:\n../secret.ko:\n{}:\n", secret.display());
+        std::fs::write(dir.join("modules.dep"), list).unwrap();
+        let tree = Tree::open(&dir).unwrap().unwrap();
+        assert_eq!(tree.read("own").unwrap().unwrap(), b"own");
+        for name in ["absolute", "relative", "secret"] {
+            assert!(tree.read(name).is_err(), "{name} was read");
+        }
+    }
 }

@@ -200,4 +200,30 @@ mod tests {
         serial.read(5, &mut status);
         assert_eq!(status[0] & 0x20, 0x20, "transmitter empty");
     }
+
+    /// What a child of this test does with a UART whose output is copied to standard error, or not.
+    const CHILD: &str = "HV_TEST_SERIAL_ECHO";
+
+    #[test]
+    fn bug_26_no_register_turns_on_the_copy_to_the_host() {
+        if let Some(echo) = std::env::var_os(CHILD) {
+            let serial = Serial::new(Console::new(echo == "1")).unwrap();
+            let mut value = 1u32;
+            for _ in 0..100_000 {
+                value = value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                serial.write(u64::from(value >> 13) % 8, &[(value >> 24) as u8]);
+            }
+            return;
+        }
+        let told = |echo: &str| {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child
+                .args(["--exact", "device::serial::tests::bug_26_no_register_turns_on_the_copy_to_the_host"]);
+            let output = child.env(CHILD, echo).output().unwrap();
+            assert!(output.status.success());
+            output.stderr
+        };
+        assert!(told("1").len() > 1000, "the same with the copy: the test would notice");
+        assert_eq!(told("0"), b"");
+    }
 }

@@ -36,13 +36,21 @@
 //! | `bug_13_*` | sector arithmetic that overflows, ranges checked one by one | Cloud Hypervisor 8388 |
 //! | `bug_14_*` | a full receive ring that stalls for ever, offloads and queue pairs that were not agreed on | CVE-2020-16843, Firecracker 4659, Cloud Hypervisor 4949 |
 //! | `bug_15_*` | bytes repeated or lost when a write is cut short | Firecracker 5485 |
+//! | `bug_16_*` | ring indices read or written byte by byte | vm-memory 93 |
 //! | `bug_17_*` | output that the host keeps without bound | Firecracker 5824 |
+//! | `bug_18_*` | files that hv wrote earlier, and state of KVM, believed when read back | Firecracker 5738, 5809, CVE-2023-50711 |
+//! | `bug_19_*` | files written through links that somebody else made | CVE-2026-1386, Firecracker 5956 |
 //! | `bug_20_*` | a kernel file whose headers lead the loader outside or on for ever (`crate::boot::elf`, hv-image's `kernel`) | GHSA-52h2-m2cf-9jh6 |
+//! | `bug_21_*` | dependencies with a known hole | RustSec advisory-db 2174, CVE-2022-23523, CVE-2023-41051, CVE-2023-50711 |
+//! | `bug_22_*` | filters without a system call that is made on rare paths only | Cloud Hypervisor 7477, 8327, Firecracker 5052 |
+//! | `bug_23_*` | a terminal left raw, sockets and signal handlers left over | Firecracker 6086, 5045, Cloud Hypervisor 8325 |
 //! | `bug_24_*` | sizes that the user gives and that wrap | Firecracker 6076 |
 //! | `bug_25_*` | event loop that spins while a peer has no room | Firecracker 6031 |
+//! | `bug_26_*` | a console or debug port that was switched off, and that the guest switches on | Firecracker's prod-host-setup |
+//! | `bug_27_*` | paths inside an image or a shared directory that lead out of it | libkrun's README |
 //!
-//! Class 8 is ruled out by construction: [`chain::Buffers::take_array`] copies and drops. What has no test is
-//! listed in docs/threat-model.md.
+//! Class 8 is ruled out by construction: [`chain::Buffers::take_array`] copies and drops. `tests/bug_classes.rs` holds
+//! this table against the names of the tests.
 
 #![forbid(unsafe_code)]
 

@@ -269,3 +269,6 @@ impl Virtqueue {
         result.map_err(|error| DeviceError::Queue { index: self.index, source: QueueError::Ring(error) })
     }
 }
+
+#[cfg(test)]
+mod tests;

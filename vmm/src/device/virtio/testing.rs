@@ -393,7 +393,7 @@ impl Rig {
     }
 }
 
-fn guest_memory() -> GuestMemory {
+pub fn guest_memory() -> GuestMemory {
     GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap()
 }
 
