@@ -6,71 +6,17 @@ use hv_vmm::end::End;
 
 mod guest;
 
+use guest::program::{ECAM, MMIO, Program, REGION};
 use guest::{ENTRY, RESET, Run, print, start_with};
 
-/// Page tables of the machine's start: the level that has an entry for each GiB (vmm/src/memory/layout.rs).
-const LEVEL_3: u32 = 0xa000;
-/// Free memory for another page table, and for an interrupt table and the six bytes that point to it.
-const LEVEL_2: u32 = 0x10_0000;
+/// Free memory for an interrupt table and the six bytes that point to it.
 const IDT: u32 = 0x11_0000;
 const IDT_POINTER: u32 = 0x11_1000;
 const LOCAL_APIC: u32 = 0xfee0_0000;
-const ECAM: u32 = 0xe000_0000;
-const REGION: u32 = 0xe100_0000;
-const MMIO: u32 = 0xd000_0000;
 
-/// A program, put together instruction by instruction.
-#[derive(Default)]
-struct Program(Vec<u8>);
-
-impl Program {
-    /// One that reaches what is between 3 and 4 GiB, where all devices are.
-    fn new() -> Program {
-        let mut program = Program::default();
-        // mov edi, LEVEL_2; mov eax, 3 GiB | large | writable | present; mov ecx, 512
-        program.point_at(LEVEL_2).bytes(&[0xb8]).word(0xc000_0083).bytes(&[0xb9]).word(512);
-        // again: mov [rdi], rax; add rax, 2 MiB; add rdi, 8; dec ecx; jnz again
-        program.bytes(&[0x48, 0x89, 0x07, 0x48, 0x05]).word(2 << 20);
-        program.bytes(&[0x48, 0x83, 0xc7, 0x08, 0xff, 0xc9, 0x75, 0xef]);
-        program.store32(LEVEL_3 + 3 * 8, LEVEL_2 | 3);
-        // mov rax, cr3; mov cr3, rax
-        program.bytes(&[0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8]);
-        program
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Program {
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn word(&mut self, word: u32) -> &mut Program {
-        self.bytes(&word.to_le_bytes())
-    }
-
-    /// mov edi, ADDRESS
-    fn point_at(&mut self, address: u32) -> &mut Program {
-        self.bytes(&[0xbf]).word(address)
-    }
-
-    /// mov dword [rdi], VALUE
-    fn store32(&mut self, address: u32, value: u32) -> &mut Program {
-        self.point_at(address).bytes(&[0xc7, 0x07]).word(value)
-    }
-
-    /// mov word [rdi], VALUE
-    fn store16(&mut self, address: u32, value: u16) -> &mut Program {
-        self.point_at(address).bytes(&[0x66, 0xc7, 0x07]).bytes(&value.to_le_bytes())
-    }
-
-    /// mov byte [rdi], VALUE
-    fn store8(&mut self, address: u32, value: u8) -> &mut Program {
-        self.point_at(address).bytes(&[0xc6, 0x07, value])
-    }
-
-    fn run(&self, transport: TransportKind, devices: usize) -> Run {
-        let rng = || Box::new(Rng::new()) as Box<dyn VirtioDevice>;
-        start_with(&self.0, 1, transport, (0..devices).map(|_| rng()).collect())
-    }
+fn run(program: &Program, transport: TransportKind, devices: usize) -> Run {
+    let rng = || Box::new(Rng::new()) as Box<dyn VirtioDevice>;
+    start_with(program.code(), 1, transport, (0..devices).map(|_| rng()).collect())
 }
 
 #[test]
@@ -80,7 +26,7 @@ fn a_message_becomes_an_interrupt() {
     let handler = [print("interrupted"), RESET.to_vec()].concat();
     let mut program = Program::default();
     program.bytes(&[0xe9]).word(handler.len() as u32).bytes(&handler);
-    program.bytes(&Program::new().0);
+    program.bytes(Program::new().code());
     // Interrupt gate 0x40, in the code segment.
     let at = ENTRY as u32 + 5;
     program.store32(IDT + 0x400, 0x10 << 16 | at & 0xffff).store32(IDT + 0x404, at & 0xffff_0000 | 0x8e00);
@@ -100,7 +46,7 @@ fn a_message_becomes_an_interrupt() {
     program.store8(REGION + 0x14, 11).store8(REGION + 0x14, 15);
     // sti; sleep: hlt; jmp sleep
     program.bytes(&[0xfb, 0xf4, 0xeb, 0xfd]);
-    let run = program.run(TransportKind::Pci, 1);
+    let run = run(&program, TransportKind::Pci, 1);
     assert_eq!(run.end(), End::Reset);
     assert_eq!(run.console.bytes(), b"interrupted");
 }
@@ -128,7 +74,7 @@ fn storm(transport: TransportKind, prepare: impl Fn(&mut Program), places: &[(u3
         };
     }
     program.bytes(&print("survived")).bytes(RESET);
-    let run = program.run(transport, 3);
+    let run = run(&program, transport, 3);
     assert_eq!(run.end(), End::Reset);
     assert_eq!(run.console.bytes(), b"survived");
 }

@@ -6,6 +6,7 @@ mod apt;
 mod bench;
 mod cache;
 mod demo;
+mod hostile;
 mod hv;
 mod kernel;
 mod progress;
@@ -50,6 +51,15 @@ enum Task {
         /// Run in the testbed also what passed there before with the same programs, kernels and images
         #[arg(long)]
         fresh: bool,
+    },
+    /// Let hostile guests write random values to every register, ring and port of their machines, on /dev/kvm
+    Hostile {
+        /// How long
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// With what the first guest begins: a failure names it
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Measure hv against other monitors in the testbed's counting mode, those on PATH, and print the table
     #[command(subcommand)]
@@ -123,6 +133,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Image => println!("{}", rootfs::demo()?.display()),
         Task::Demo { runs } => return demo::run(runs),
         Task::Test { fresh } => return test::run(fresh),
+        Task::Hostile { seconds, seed } => return hostile::run(seconds, seed),
         Task::Bench(what) => return bench::run(&what),
         Task::Testbed(args) => return run_in_testbed(args),
     }

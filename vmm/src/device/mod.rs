@@ -103,7 +103,7 @@ pub type Subscriber = Arc<Mutex<dyn MutEventSubscriber + Send>>;
 ///
 /// `read` and `write` are called on vCPU threads, several at once: the device locks what it must.
 /// Offsets are relative to the range's base and lie in the range together with all of `data` (1, 2, 4
-/// or 8 bytes, as the guest chose). Neither may panic or block on anything the guest controls.
+/// or 8 bytes, as the guest chose; of ports, with `rep outs` and `rep ins`, also any number that the range has). Neither may panic or block on anything the guest controls.
 pub trait Device: Send + Sync {
     /// For messages and metrics, unique in a machine: `serial0`, `vda`.
     fn name(&self) -> &str;

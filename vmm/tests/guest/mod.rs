@@ -1,6 +1,8 @@
 //! Machines whose kernel is a handful of instructions, for tests on /dev/kvm.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod program;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
