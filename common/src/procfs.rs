@@ -1,9 +1,15 @@
 //! What /proc says about processes and memory. Pure parsers over `&str`, and thin readers on top.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::Range;
+use std::path::Path;
+
+/// Bytes of a small file of the kernel's, mostly.
+const USUAL: usize = 8192;
+/// No file that is read so is longer.
+const MOST: u64 = 64 << 20;
 
 /// Memory of a process or of a part of it, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,12 +95,33 @@ pub fn parse_start_time(stat: &str) -> Option<u64> {
     after_command.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// The whole of a small file of the kernel's. These tell no length beforehand, and the kernel writes them anew for
+/// each read: so in one, where that is enough, and not in a dozen that grow from 32 bytes.
+///
+/// # Errors
+/// As open(2) and read(2), or it is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    let bytes = read_bytes(path)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// As [`read_text`], of any bytes.
+///
+/// # Errors
+/// As open(2) and read(2).
+pub fn read_bytes(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(USUAL);
+    // By way of `take`, because a file is asked for its length first.
+    File::open(path)?.take(MOST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Start time of process `pid`; None if there is no such process.
 ///
 /// # Errors
 /// /proc cannot be read.
 pub fn start_time(pid: i32) -> io::Result<Option<u64>> {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+    match read_text(format!("/proc/{pid}/stat")) {
         Ok(stat) => Ok(parse_start_time(&stat)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         // The process ended between open and read.
@@ -124,7 +151,7 @@ pub fn memory_in(pid: i32, ranges: &[Range<u64>]) -> io::Result<Memory> {
 /// # Errors
 /// /proc cannot be read.
 pub fn host_memory() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
+    let text = read_text("/proc/meminfo")?;
     parse_size(&text, "MemTotal").ok_or_else(|| io::Error::other("no MemTotal in /proc/meminfo"))
 }
 

@@ -1,14 +1,15 @@
 //! Small files of the kernel: reading, writing, and parsing their numbers. Pure parsers over `&str`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
 use super::Error;
+use crate::procfs;
 
 /// The whole of a small kernel file; bytes that are not UTF-8 (mount points have any) are replaced.
 pub(super) fn read(path: &Path) -> Result<String, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::new("read", path, source))?;
+    let bytes = procfs::read_bytes(path).map_err(|source| Error::new("read", path, source))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -32,7 +33,7 @@ pub(super) fn try_write(path: &Path, value: &str) -> io::Result<()> {
 
 /// A file that holds one number, None if there is no such file.
 pub(super) fn number(path: &Path) -> Result<Option<u64>, Error> {
-    match fs::read_to_string(path) {
+    match procfs::read_text(path) {
         Ok(text) => Ok(text.trim().parse().ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::new("read", path, source)),

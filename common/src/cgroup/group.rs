@@ -57,6 +57,12 @@ pub struct Group {
     places: Vec<Place>,
 }
 
+impl Place {
+    fn add(&self, pid: i32) -> Result<(), Error> {
+        files::write(&self.path.join("cgroup.procs"), &pid.to_string())
+    }
+}
+
 impl Group {
     /// Where the group at `path` (absolute: below the top of each hierarchy; relative: below hv's own
     /// directory) will lie. Makes nothing.
@@ -241,9 +247,16 @@ impl Group {
     /// # Errors
     /// The process is gone, or the kernel refuses.
     pub fn add(&self, pid: i32) -> Result<(), Error> {
-        self.places
-            .iter()
-            .try_for_each(|place| files::write(&place.path.join("cgroup.procs"), &pid.to_string()))
+        self.places.iter().try_for_each(|place| place.add(pid))
+    }
+
+    /// Completes the move of a process that was cloned into the directory of the unified hierarchy: the v1
+    /// directories. To move it where it is already would cost a grace period of the kernel's, 8 ms and more.
+    ///
+    /// # Errors
+    /// As [`Group::add`].
+    pub fn add_cloned(&self, pid: i32) -> Result<(), Error> {
+        self.places.iter().filter(|place| !place.unified).try_for_each(|place| place.add(pid))
     }
 
     /// Every process in it, and in the groups below it.

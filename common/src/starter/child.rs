@@ -260,6 +260,10 @@ impl Prepared {
         let mut failure = ExecFailure { step: Step::Exec, errno: libc::ENOENT };
         let candidates = &self.command.candidates;
         for path in candidates {
+            // Asked first: execve(2) makes a whole address space before it looks whether there is a file.
+            if candidates.len() > 1 && is_absent(path) {
+                continue;
+            }
             match sys::execute(path, &self.command.args, &self.command.env) {
                 Errno::NOENT => {}
                 Errno::NOTDIR | Errno::NAMETOOLONG if candidates.len() > 1 => {}
@@ -276,6 +280,12 @@ impl Prepared {
 
 fn exists(path: &CStr) -> bool {
     rustix::fs::accessat(CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
+}
+
+/// Whether execve(2) would pass it over; not if that is only hidden from this user.
+fn is_absent(path: &CStr) -> bool {
+    let found = rustix::fs::accessat(CWD, path, Access::EXISTS, AtFlags::empty());
+    matches!(found, Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG))
 }
 
 fn set_limits() -> Result<(), Errno> {

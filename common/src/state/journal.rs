@@ -1,7 +1,6 @@
 //! What a start makes, one line each, written before it is made: enough to remove it without the one
 //! who made it. The first line names the boot of the host in which the journal was begun.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -52,7 +51,7 @@ pub(super) fn line(resource: &Resource) -> io::Result<String> {
 
 /// Names this boot of the host: numbers and cgroups of an earlier one are gone.
 pub(super) fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(crate::procfs::read_text("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub(crate) fn apply(process: &Process, pid: i32) -> Result<(), Error> {
     let Attributes { oom, scheduler, io } = attributes(process)?;
     let failed = |field: &str, source| Error::Field { field: field.into(), source };
     if let Some(value) = oom {
-        let now = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default();
+        let now = hv_common::procfs::read_text(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default();
         if now.trim().parse() != Ok(value) {
             std::fs::write(format!("/proc/{pid}/oom_score_adj"), value.to_string())
                 .map_err(|source| failed("process.oomScoreAdj", source))?;

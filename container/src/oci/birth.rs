@@ -33,7 +33,7 @@ pub(super) unsafe fn bear(
         };
     }
     // From inside a cgroup namespace the kernel puts nobody into a cgroup: the caller moves it afterwards.
-    let cgroup = cgroup.filter(|_| !spaces.join.iter().any(|(kind, _)| kind.name == "cgroup"));
+    let cgroup = cgroup.filter(|_| clones_into_cgroups(spaces));
     let (ours, theirs) = pipe()?;
     // SAFETY: the helper makes system calls alone and ends; what it opens is this process's too, because
     // they share the table of descriptors, and this process stands still meanwhile.
@@ -82,6 +82,11 @@ pub(super) unsafe fn bear(
     let pid = Pid::from_raw(number).ok_or_else(|| failed(Errno::CHILD))?;
     // SAFETY: the helper has left this descriptor in the table that it shared, and is gone.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Whether [`bear`] puts the process into the cgroup that it is given: else the caller moves it afterwards.
+pub(super) fn clones_into_cgroups(spaces: &Spaces) -> bool {
+    !spaces.join.iter().any(|(kind, _)| kind.name == "cgroup")
 }
 
 fn never(child: impl FnOnce() -> std::convert::Infallible) -> ! {

@@ -129,6 +129,7 @@ pub fn create(creation: Creation<'_>) -> Result<Created, Error> {
         creation_state: creation.state,
         spaces: &spaces,
         group: creation.group,
+        cloned: into.is_some() && birth::clones_into_cgroups(&spaces),
         config,
         process,
         steps: &steps,
@@ -155,6 +156,8 @@ struct Accompany<'a> {
     creation_state: &'a dyn Fn(i32) -> String,
     spaces: &'a Spaces,
     group: Option<&'a Group>,
+    /// It is in the unified part of the group already.
+    cloned: bool,
     config: &'a super::Config,
     process: &'a Process,
     steps: &'a [Step],
@@ -165,7 +168,7 @@ impl Accompany<'_> {
     fn run(&self, pid: Pid, pidfd: &OwnedFd, channel: &OwnedFd) -> Result<(), Error> {
         let number = pid.as_raw_pid();
         if let Some(group) = self.group {
-            group.add(number)?;
+            if self.cloned { group.add_cloned(number)? } else { group.add(number)? }
         }
         self.spaces.ids.apply(pid)?;
         attributes::apply(self.process, number)?;
@@ -312,7 +315,7 @@ fn user(spaces: &Spaces) -> User {
 
 /// A user namespace may deny it; then there are none to set.
 pub(super) fn can_set_groups() -> bool {
-    std::fs::read_to_string("/proc/self/setgroups").map_or(true, |word| word.trim() != "deny")
+    hv_common::procfs::read_text("/proc/self/setgroups").map_or(true, |word| word.trim() != "deny")
 }
 
 fn makes_terminals(step: &Step) -> bool {

@@ -29,7 +29,7 @@ impl Facts {
     /// /proc cannot be read.
     pub fn detect() -> Result<Facts, Error> {
         let host = crate::host::Host::detect()?;
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let map = hv_common::procfs::read_text("/proc/self/uid_map").unwrap_or_default();
         let initial = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
         Ok(Facts {
             privileged: host.privileged,
