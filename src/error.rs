@@ -60,6 +60,12 @@ impl Failure {
         chain(self.error.as_ref())
     }
 
+    /// The same with another exit status.
+    #[must_use]
+    pub fn with_status(self, status: u8) -> Failure {
+        Failure { status, ..self }
+    }
+
     /// Tells the user, on standard error, and gives the status to end with.
     pub fn tell(&self) -> ExitCode {
         // Nothing can be done about a closed standard error.

@@ -35,13 +35,17 @@ pub fn main() -> ExitCode {
         Ok(timeline) => timeline,
         Err(source) => return Failure::new("cannot make a page for the timeline", source).tell(),
     };
-    run(cmd::oci::spelled_out(std::env::args_os()).into_iter(), timeline)
+    let args = cmd::oci::spelled_out(std::env::args_os());
+    cmd::oci::seal_early(&args);
+    run(&args, timeline)
 }
 
-fn run(args: impl Iterator<Item = OsString>, timeline: Timeline) -> ExitCode {
-    let parsed =
-        cli::command().try_get_matches_from(args).and_then(|found| cli::Cli::from_arg_matches(&found));
-    let typed = match parsed {
+fn run(args: &[OsString], timeline: Timeline) -> ExitCode {
+    let whole = || {
+        let found = cli::command().try_get_matches_from(args)?;
+        cli::Cli::from_arg_matches(&found)
+    };
+    let typed = match cli::quick::parse(args).map(|verb| Ok(cli::Cli { verb })).unwrap_or_else(whole) {
         Ok(typed) => typed,
         Err(refused) => {
             // Nothing can be done about a closed terminal.

@@ -36,9 +36,9 @@ pub struct Plan {
 ///
 /// # Errors
 /// Something cannot be done; the message says what, why, and what can be done instead.
-pub fn plan(kind: Kind, typed: RunArgs) -> Result<Plan> {
+pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<Plan> {
     if kind != Kind::Vm {
-        refuse_machine(&typed.machine)?;
+        refuse_machine(&machine)?;
     }
     let id = match typed.name {
         Some(name) => Id::try_from(name)?,
@@ -62,7 +62,7 @@ pub fn plan(kind: Kind, typed: RunArgs) -> Result<Plan> {
     };
     let image = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
     let root = hv_image::open(Path::new(&image), typed.rw)?;
-    Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine: typed.machine })
+    Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine })
 }
 
 /// A container has no machine of its own.

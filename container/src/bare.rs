@@ -26,12 +26,20 @@ use crate::{image, spawn, sys};
 ///
 /// The thread that starts one must live as long as the process: the kernel ends it with that thread.
 #[derive(Debug, Default)]
-pub struct Bare(());
+pub struct Bare {
+    give_up: Option<OwnedFd>,
+}
 
 impl Bare {
     /// The backend.
     pub fn new() -> Bare {
-        Bare(())
+        Bare::default()
+    }
+
+    /// A start is given up, and fails, when this becomes readable before the program runs.
+    #[must_use]
+    pub fn given_up_on(self, readable: OwnedFd) -> Bare {
+        Bare { give_up: Some(readable) }
     }
 }
 
@@ -52,7 +60,7 @@ impl Backend for Bare {
     }
 
     fn start(&self, spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Box<dyn Sandbox>, StartError> {
-        match start(spec, stdio, timeline) {
+        match start(spec, stdio, timeline, self.give_up.as_ref()) {
             Ok(process) => Ok(Box::new(process)),
             Err(error) => {
                 let status = error.status();
@@ -75,7 +83,7 @@ struct Process {
     exit: Option<Exit>,
 }
 
-fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Process, Error> {
+fn start(spec: Spec, stdio: Stdio, timeline: &Timeline, give_up: Option<&OwnedFd>) -> Result<Process, Error> {
     let host = Host::detect()?;
     if !host.privileged {
         return Err(Error::Refused(
@@ -96,7 +104,7 @@ fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Process, Error
     let (terminal, stdio) = streams(stdio, spec.process.terminal)?;
     timeline.mark(Phase::Opened);
     timeline.mark(Phase::Boundary);
-    let (pid, pidfd) = fork(&image, &workload, &stdio, cgroup.as_ref(), timeline)?;
+    let (pid, pidfd) = fork(&image, &workload, &stdio, cgroup.as_ref(), timeline, give_up)?;
     let root = (image, spec.root);
     Ok(Process { pid, pidfd, terminal, cgroup, _root: root, timeline: timeline.clone(), exit: None })
 }
@@ -128,6 +136,7 @@ fn fork(
     stdio: &[OwnedFd; 3],
     cgroup: Option<&Cgroup>,
     timeline: &Timeline,
+    give_up: Option<&OwnedFd>,
 ) -> Result<(Pid, OwnedFd), Error> {
     let (report, report_out) = spawn::pipe()?;
     let (go, go_out) = spawn::pipe()?;
@@ -141,7 +150,10 @@ fn fork(
         Err(errno) => return Err(Error::system("fork", "the workload", errno)),
     };
     drop((report_out, go));
-    let outcome = await_exec(workload, cgroup, pid, &report, &go_out);
+    let placed = cgroup.map_or(Ok(()), |cgroup| cgroup.add_cloned(pid.as_raw_pid()));
+    // A child that is dead already is found out below.
+    let _ = rustix::io::write(&go_out, b"g");
+    let outcome = placed.map_err(Error::from).and_then(|()| await_exec(workload, &report, give_up));
     if outcome.is_err() {
         // Whatever state it is in: it must not stay.
         let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
@@ -150,23 +162,9 @@ fn fork(
     outcome.map(|()| (pid, pidfd))
 }
 
-fn await_exec(
-    workload: &Prepared,
-    cgroup: Option<&Cgroup>,
-    pid: Pid,
-    report: &OwnedFd,
-    go: &OwnedFd,
-) -> Result<(), Error> {
-    if let Some(cgroup) = cgroup {
-        cgroup.add_cloned(pid.as_raw_pid())?;
-    }
-    // A child that is dead already is found out below.
-    let _ = rustix::io::write(go, b"g");
-    let mut bytes = [0u8; Report::SIZE];
-    let length = retry_on_intr(|| rustix::io::read(report, &mut bytes))
-        .map_err(|errno| Error::system("read", "the workload's report", errno))?;
-    match Report::from_bytes(bytes) {
-        _ if length == 0 => Ok(()),
+fn await_exec(workload: &Prepared, report: &OwnedFd, give_up: Option<&OwnedFd>) -> Result<(), Error> {
+    let Some(report) = spawn::await_report(report, give_up.map(AsFd::as_fd))? else { return Ok(()) };
+    match Report::from_bytes(report) {
         Some(Report::Start(failure)) => Err(workload.explain(failure).into()),
         Some(Report::Stage(stage, errno)) => {
             Err(Error::system(stage.words(), "for the workload", Errno::from_raw_os_error(errno)))

@@ -1,5 +1,7 @@
 //! The container backend: the recipe of a start.
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use hv_common::cgroup::Cgroup;
 use hv_common::starter::{Identity, Prepared, Privileges};
 use hv_common::{Backend, Kind, Phase, Sandbox, Spec, StartError, Stdio, Timeline, seccomp};
@@ -17,12 +19,20 @@ use crate::{image, plan};
 /// The thread that starts a container must live as long as the container: the kernel ends the
 /// container when that thread ends.
 #[derive(Debug, Default)]
-pub struct Namespaces(());
+pub struct Namespaces {
+    give_up: Option<OwnedFd>,
+}
 
 impl Namespaces {
-    /// The backend. It holds nothing: each start looks at the host anew.
+    /// The backend. It holds nothing of the host: each start looks at it anew.
     pub fn new() -> Namespaces {
-        Namespaces(())
+        Namespaces::default()
+    }
+
+    /// A start is given up, and fails, when this becomes readable before the program runs.
+    #[must_use]
+    pub fn given_up_on(self, readable: OwnedFd) -> Namespaces {
+        Namespaces { give_up: Some(readable) }
     }
 }
 
@@ -39,7 +49,7 @@ impl Backend for Namespaces {
     }
 
     fn start(&self, spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Box<dyn Sandbox>, StartError> {
-        match start(spec, stdio, timeline) {
+        match start(spec, stdio, timeline, self.give_up.as_ref()) {
             Ok(container) => Ok(Box::new(container)),
             Err(error) => {
                 let status = error.status();
@@ -49,11 +59,16 @@ impl Backend for Namespaces {
     }
 }
 
-fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Container, Error> {
+fn start(
+    spec: Spec,
+    stdio: Stdio,
+    timeline: &Timeline,
+    give_up: Option<&OwnedFd>,
+) -> Result<Container, Error> {
     let host = Host::detect()?;
     let steps = steps(&spec, &host)?;
     let image = image::open(&spec.root, host.privileged)?;
-    let workload = Prepared::new(&spec.process, rustix::fd::AsFd::as_fd(&image), privileges(&host))?;
+    let workload = Prepared::new(&spec.process, image.as_fd(), privileges(&host))?;
     check_identity(workload.identity(), &host.ids)?;
     let cgroup = Cgroup::create_in(&host.cgroups, &spec.id, &spec.limits)?;
     timeline.mark(Phase::Opened);
@@ -65,6 +80,7 @@ fn start(spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Container, Err
         stdio,
         cgroup: cgroup.as_ref(),
         timeline,
+        give_up: give_up.map(AsFd::as_fd),
     }
     .run()?;
     Ok(Container::new(init, cgroup, spec.root, timeline.clone()))

@@ -36,6 +36,8 @@ pub(crate) struct Start<'a> {
     pub stdio: Stdio,
     pub cgroup: Option<&'a Cgroup>,
     pub timeline: &'a Timeline,
+    /// Readable when the start is to be given up.
+    pub give_up: Option<BorrowedFd<'a>>,
 }
 
 /// A container's PID 1, and what connects the monitor with it.
@@ -135,11 +137,8 @@ impl Start<'_> {
             // A child that is dead already is found out below.
             let _ = rustix::io::write(&go, b"g");
         }
-        let mut bytes = [0u8; Report::SIZE];
-        let length = retry_on_intr(|| rustix::io::read(report, &mut bytes))
-            .map_err(|errno| Error::system("read", "the container's report", errno))?;
-        if length > 0 {
-            return Err(self.explain(Report::from_bytes(bytes)));
+        if let Some(report) = await_report(report, self.give_up)? {
+            return Err(self.explain(Report::from_bytes(report)));
         }
         // A program that has run, and has had its PID 1 killed before we looked, was started all the same.
         if init.died_early() && self.timeline.at(Phase::Exec).is_none() {
@@ -187,6 +186,25 @@ impl Init {
         // An error means that it has been waited for.
         let _ = retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
     }
+}
+
+/// Waits until the program runs (None), or for what the new process has to say about why not.
+pub(crate) fn await_report(
+    report: &OwnedFd,
+    give_up: Option<BorrowedFd<'_>>,
+) -> Result<Option<[u8; Report::SIZE]>, Error> {
+    if let Some(give_up) = give_up {
+        let mut ends = [PollFd::new(report, PollFlags::IN), PollFd::from_borrowed_fd(give_up, PollFlags::IN)];
+        retry_on_intr(|| poll(&mut ends, None))
+            .map_err(|errno| Error::system("wait for", "the new process's report", errno))?;
+        if ends[0].revents().is_empty() {
+            return Err(Error::Refused("the start was given up".into()));
+        }
+    }
+    let mut bytes = [0u8; Report::SIZE];
+    let length = retry_on_intr(|| rustix::io::read(report, &mut bytes))
+        .map_err(|errno| Error::system("read", "the new process's report", errno))?;
+    Ok((length > 0).then_some(bytes))
 }
 
 pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {

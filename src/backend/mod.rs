@@ -12,6 +12,7 @@ use hv_vmm::settings::Settings;
 use crate::cli::MachineArgs;
 use crate::cmd::check::State;
 use crate::error::Result;
+use crate::foreground::abort;
 
 pub use vm::check as check_vm;
 
@@ -30,8 +31,13 @@ pub struct Prepared {
 /// Something that the start needs is not there or cannot be used.
 pub fn prepare(kind: Kind, machine: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
     match kind {
-        Kind::Process => Ok(Prepared { backend: Box::new(Bare::new()), steps: Vec::new() }),
-        Kind::Ctr => Ok(Prepared { backend: Box::new(Namespaces::new()), steps: Vec::new() }),
+        Kind::Process => {
+            Ok(Prepared { backend: Box::new(Bare::new().given_up_on(abort::signals()?)), steps: Vec::new() })
+        }
+        Kind::Ctr => Ok(Prepared {
+            backend: Box::new(Namespaces::new().given_up_on(abort::signals()?)),
+            steps: Vec::new(),
+        }),
         Kind::Vm => vm::prepare(machine, spec, runtime_dir),
     }
 }

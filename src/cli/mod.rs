@@ -1,11 +1,12 @@
 //! What was typed: clap types, and nothing else. What it means is decided in [`crate::plan`].
 //!
 //! [`machine`]: what only a microVM takes, a file for each group of options; [`control`]: what is asked of a
-//! sandbox that runs.
+//! sandbox that runs; [`oci`]: what engines type; [`quick`]: the grammar of one verb alone.
 
 pub mod control;
 pub mod machine;
 pub mod oci;
+pub mod quick;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -138,9 +139,20 @@ microVMs can, 3 if neither can.
 
 Example: hv check --json";
 
-/// What both kinds take.
+/// What a start takes.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
+    /// What both kinds have.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
+    /// What only a microVM has.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// What both kinds take.
+#[derive(Debug, Clone, Args)]
+pub struct SandboxArgs {
     /// The image: a raw ext4, squashfs or EROFS file, or a directory; never changed without --rw
     #[arg(required_unless_present = "rootfs", conflicts_with = "rootfs")]
     pub image: Option<PathBuf>,
@@ -192,10 +204,6 @@ pub struct RunArgs {
     /// Write phases, memory and crossings of this run to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
-
-    /// What only a microVM has.
-    #[command(flatten)]
-    pub machine: MachineArgs,
 }
 
 /// Arguments of `hv compare`.
@@ -331,8 +339,8 @@ mod tests {
     fn image_by_position_or_option() {
         for args in [&["vm", "img", "--", "a", "-b"][..], &["ctr", "--rootfs", "img", "--", "a", "-b"]] {
             let (Verb::Vm(run) | Verb::Ctr(run)) = parse(args).unwrap().verb else { panic!("{args:?}") };
-            assert_eq!(run.image.or(run.rootfs), Some("img".into()));
-            assert_eq!(run.command, ["a", "-b"]);
+            assert_eq!(run.sandbox.image.or(run.sandbox.rootfs), Some("img".into()));
+            assert_eq!(run.sandbox.command, ["a", "-b"]);
         }
         assert!(parse(&["vm", "img", "--rootfs", "img"]).is_err());
         assert!(parse(&["ctr"]).is_err());
@@ -341,6 +349,6 @@ mod tests {
     #[test]
     fn the_later_of_tty_and_no_tty_wins() {
         let Verb::Ctr(run) = parse(&["ctr", "img", "-t", "--no-tty"]).unwrap().verb else { panic!() };
-        assert!(run.no_tty && !run.tty);
+        assert!(run.sandbox.no_tty && !run.sandbox.tty);
     }
 }

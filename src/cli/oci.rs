@@ -9,6 +9,18 @@ use clap::{Args, Subcommand, ValueEnum};
 #[derive(Debug, Args)]
 #[command(disable_version_flag = true, args_conflicts_with_subcommands = false)]
 pub struct OciArgs {
+    /// What holds for every verb.
+    #[command(flatten)]
+    pub globals: OciGlobals,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Option<OciVerb>,
+}
+
+/// Options before the verb.
+#[derive(Debug, Args)]
+#[command(disable_version_flag = true)]
+pub struct OciGlobals {
     /// Where the containers' state is kept [default: /run/hv-oci, or $XDG_RUNTIME_DIR/hv-oci]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
@@ -39,9 +51,6 @@ pub struct OciArgs {
     /// Print the versions of hv and of the specification
     #[arg(long, short = 'v')]
     pub version: bool,
-    /// What to do
-    #[command(subcommand)]
-    pub verb: Option<OciVerb>,
 }
 
 /// How the log is written.

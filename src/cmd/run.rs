@@ -19,7 +19,7 @@ use crate::{backend, cmd};
 pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
     // Before any thread exists.
     let signals = signals::take()?;
-    let (dry_run, stats_file) = (typed.dry_run, typed.stats.take());
+    let (dry_run, stats_file) = (typed.sandbox.dry_run, typed.sandbox.stats.take());
     let Plan { mut spec, machine } = plan::plan(kind, typed)?;
     let store = cmd::tidy_store()?;
     if dry_run {
@@ -30,7 +30,8 @@ pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
     let entry = store.create(&spec.id)?;
     let prepared = backend::prepare(kind, &machine, &mut spec, entry.dir())?;
     timeline.mark(Phase::Opened);
-    let stats = foreground::run(prepared.backend.as_ref(), spec, entry, &signals, &timeline)?;
+    let stats =
+        foreground::run(prepared.backend.as_ref(), spec, entry, &signals, &timeline, stats_file.is_some())?;
     if let Some(path) = stats_file {
         write(&path, &stats)?;
     }

@@ -39,10 +39,13 @@ impl Order {
     }
 }
 
-/// The socket and its thread. Dropping ends it, whatever a client is doing.
+/// The socket and its thread, which is made for the first client: most sandboxes never have one. Dropping ends
+/// it, whatever a client is doing.
 #[derive(Debug)]
 pub struct Server {
     orders: Option<Receiver<Order>>,
+    /// What the thread will have, until the first client comes.
+    asleep: Option<(UnixListener, Desk)>,
     /// Readable when there may be orders.
     event: OwnedFd,
     /// Closed when it is over.
@@ -67,21 +70,26 @@ impl Server {
             pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Failure::new("cannot make a pipe", errno))?;
         let (sender, orders) = channel();
         let desk = Desk { orders: sender, bell, over: waiting };
-        let thread = thread::Builder::new()
-            .name("control".into())
-            .stack_size(128 * 1024)
-            .spawn(move || desk.serve(&listener))
-            .map_err(|source| Failure::new("cannot start a thread", source))?;
-        Ok(Server { orders: Some(orders), event, over: Some(over), thread: Some(thread) })
+        let asleep = Some((listener, desk));
+        Ok(Server { orders: Some(orders), asleep, event, over: Some(over), thread: None })
     }
 
-    /// Readable when there are orders.
+    /// Readable when [`Server::orders`] has something to do.
     pub fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        self.asleep.as_ref().map_or(self.event.as_fd(), |(listener, _)| listener.as_fd())
     }
 
     /// The orders that have come.
-    pub fn orders(&self) -> impl Iterator<Item = Order> {
+    pub fn orders(&mut self) -> impl Iterator<Item = Order> {
+        if let Some((listener, desk)) = self.asleep.take() {
+            let thread = thread::Builder::new().name("control".into()).stack_size(128 * 1024);
+            match thread.spawn(move || desk.serve(&listener)) {
+                Ok(thread) => self.thread = Some(thread),
+                Err(error) => {
+                    crate::error::say(format_args!("nobody can reach the monitor: no thread: {error}"))
+                }
+            }
+        }
         // Nothing to read is fine: it does not block.
         let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
         self.orders.iter().flat_map(Receiver::try_iter)
@@ -124,6 +132,7 @@ impl From<Refusal> for GivenUp {
 }
 
 /// What the thread has.
+#[derive(Debug)]
 struct Desk {
     orders: Sender<Order>,
     bell: OwnedFd,
@@ -236,7 +245,7 @@ mod tests {
     /// A server whose orders are answered by a thread until `work` is done.
     fn with_server(work: impl FnOnce(&Path)) {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(dir.path()).unwrap();
+        let mut server = Server::start(dir.path()).unwrap();
         let done = std::sync::atomic::AtomicBool::new(false);
         thread::scope(|scope| {
             let done = &done;
@@ -335,9 +344,10 @@ mod tests {
         assert!(begun.elapsed() < PATIENCE);
 
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(dir.path()).unwrap();
+        let mut server = Server::start(dir.path()).unwrap();
         let mut waiting = connect(dir.path());
         waiting.write_all(GOOD).unwrap();
+        assert_eq!(server.orders().count(), 0, "the thread has only just been made");
         let event = server.event();
         poll(&mut [PollFd::new(&event, PollFlags::IN)], None).unwrap();
         let begun = Instant::now();

@@ -6,13 +6,15 @@
 //! container's first process, which the kernel kills with the thread that made it). The sandbox's lock
 //! goes with it, and the new program cleans up as after any other dead monitor, and ends with the
 //! status that the signal stands for.
+//!
+//! The start of a container waits at one place only, and there it waits for [`signals`] too: no thread is needed.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
 use hv_common::state::Store;
-use hv_common::{Id, Phase, Timeline};
+use hv_common::{Id, Phase, StartError, Timeline};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -23,6 +25,33 @@ use crate::error::{self, Failure, Result};
 
 /// Signals that give up a start.
 const FATAL: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+fn fatal() -> Result<SignalFd> {
+    let set: SigSet = FATAL.into_iter().collect();
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|errno| Failure::new("cannot take over the signals", errno))
+}
+
+/// Readable when a signal gives up a start. The signals must be blocked already.
+///
+/// # Errors
+/// The kernel gives no descriptor.
+pub fn signals() -> Result<OwnedFd> {
+    let signals = fatal()?;
+    rustix::io::fcntl_dupfd_cloexec(&signals, 3)
+        .map_err(|errno| Failure::new("cannot duplicate a descriptor", errno))
+}
+
+/// Why a start failed: because of a signal, if one is pending; then with the status that stands for it.
+pub fn explain(error: StartError, signals: &SignalFd) -> Failure {
+    match super::signals::pending(signals).find(|signal| FATAL.contains(signal)) {
+        Some(signal) => {
+            let status = 128 + signal as i32 as u8;
+            Failure::refused(format!("{signal}: the start was given up")).with_status(status)
+        }
+        None => error::from_start(error),
+    }
+}
 
 /// Waits for a signal as long as it lives.
 #[derive(Debug)]
@@ -40,9 +69,7 @@ impl Watch {
     /// The kernel gives no descriptor or thread.
     pub fn begin(id: &Id, timeline: &Timeline) -> Result<Watch> {
         let (id, timeline) = (id.clone(), timeline.clone());
-        let set: SigSet = FATAL.into_iter().collect();
-        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(|errno| Failure::new("cannot take over the signals", errno))?;
+        let signals = fatal()?;
         let (waiting, over) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Failure::new("cannot make a pipe", errno))?;
         let thread = thread::Builder::new()

@@ -10,6 +10,7 @@ pub mod signals;
 pub mod terminal;
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use hv_common::cgroup::{self, Layout};
@@ -59,7 +60,7 @@ pub struct MemoryStats {
 /// Starts a sandbox and stays with it until it is gone.
 ///
 /// `signals` come from [`signals::take`], called before any thread existed; `entry` is the sandbox's
-/// directory, and is removed at the end.
+/// directory, and is removed at the end. Without `wants_memory` the memory figures stay empty.
 ///
 /// # Errors
 /// The sandbox could not be started, or failed by itself. Nothing of it is left.
@@ -69,6 +70,7 @@ pub fn run(
     entry: Entry,
     signals: &SignalFd,
     timeline: &Timeline,
+    wants_memory: bool,
 ) -> Result<Stats> {
     announce(&spec, &entry)?;
     let (kind, interactive, limit) = (backend.kind(), spec.process.terminal.is_some(), spec.limits.memory);
@@ -78,14 +80,14 @@ pub fn run(
         (false, Kind::Vm) => relays.own()?,
         (false, Kind::Ctr | Kind::Process) => relays.safe()?,
     };
-    let watch = abort::Watch::begin(&spec.id, timeline)?;
-    let mut sandbox = backend.start(spec, stdio, timeline).map_err(error::from_start)?;
+    let watch = (kind == Kind::Vm).then(|| abort::Watch::begin(&spec.id, timeline)).transpose()?;
+    let mut sandbox = backend.start(spec, stdio, timeline).map_err(|error| abort::explain(error, signals))?;
     drop(watch);
     for pid in sandbox.pids() {
         entry.record_process(pid)?;
     }
     // Before anybody is told that it runs.
-    let control = Server::start(entry.dir())?;
+    let mut control = Server::start(entry.dir())?;
     entry.tell(kind, &sandbox.guest_memory())?;
     let raw = if interactive { Raw::enter()? } else { None };
     if let Some(terminal) = sandbox.terminal() {
@@ -94,16 +96,16 @@ pub fn run(
     relays.finish();
 
     let conduct = Conduct::new(sandbox.as_ref(), entry.id().clone(), kind);
-    let by_itself = attend(sandbox.as_ref(), conduct, &control, signals, raw.as_ref())?;
+    let by_itself = attend(sandbox.as_ref(), conduct, &mut control, &mut relays, signals, raw.as_ref())?;
     drop(control);
     let killed = Exit { how: How::Signal(Signal::SIGKILL as u8), out_of_memory: false };
     let ended = if by_itself { sandbox.wait() } else { Ok(killed) };
     timeline.mark(Phase::Exit);
-    let memory = memory_of(sandbox.as_ref());
+    let memory = if wants_memory { memory_of(sandbox.as_ref()) } else { MemoryStats::default() };
     let crossings = sandbox.crossings();
     // Ends what the workload left running: only then is there an end of its output.
     drop(sandbox);
-    drain(&relays, signals)?;
+    drain(&mut relays, signals)?;
     drop(raw);
     let id = entry.id().to_string();
     entry.remove()?;
@@ -131,19 +133,16 @@ fn announce(spec: &Spec, entry: &Entry) -> Result<()> {
 fn attend(
     sandbox: &dyn Sandbox,
     mut conduct: Conduct<'_>,
-    control: &Server,
+    control: &mut Server,
+    relays: &mut Relays,
     signals: &SignalFd,
     raw: Option<&Raw>,
 ) -> Result<bool> {
     loop {
-        let (exit_fd, event) = (sandbox.exit_fd(), control.event());
-        let mut fds = [
-            PollFd::new(signals, PollFlags::IN),
-            PollFd::new(&exit_fd, PollFlags::IN),
-            PollFd::new(&event, PollFlags::IN),
-        ];
-        wait_until(&mut fds, conduct.deadline())?;
-        let [_, ended, asked] = fds.each_ref().map(|fd| !fd.revents().is_empty());
+        let others = [signals.as_fd(), sandbox.exit_fd(), control.event()];
+        let came = wait_until(others.into_iter().chain(relays.idle()), conduct.deadline())?;
+        let [ended, asked] = [1, 2].map(|at: usize| !came[at].is_empty());
+        relays.begin(&came[3..])?;
         for signal in signals::pending(signals) {
             pass_on(sandbox, signal, raw);
         }
@@ -181,28 +180,28 @@ fn pass_on(sandbox: &dyn Sandbox, signal: Signal, raw: Option<&Raw>) {
 }
 
 /// Waits until all output has been carried. Who reads it may have stopped: a signal ends the wait.
-fn drain(relays: &Relays, signals: &SignalFd) -> Result<()> {
+fn drain(relays: &mut Relays, signals: &SignalFd) -> Result<()> {
     loop {
-        let done = relays.done();
-        let mut fds = [PollFd::new(&done, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        wait(&mut fds)?;
+        let came = wait_until([relays.done(), signals.as_fd()].into_iter().chain(relays.idle()), None)?;
         let impatient = signals::pending(signals).any(|signal| signals::PASSED_ON.contains(&signal));
-        if !fds[0].revents().is_empty() || impatient {
+        if !came[0].is_empty() || impatient {
             return Ok(());
         }
+        relays.begin(&came[2..])?;
     }
 }
 
-fn wait(fds: &mut [PollFd<'_>]) -> Result<()> {
-    wait_until(fds, None)
-}
-
-fn wait_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<()> {
+/// Waits until one of `fds` is readable or the deadline passes: what came of each.
+fn wait_until<'a>(
+    fds: impl Iterator<Item = BorrowedFd<'a>>,
+    deadline: Option<Instant>,
+) -> Result<Vec<PollFlags>> {
+    let mut fds: Vec<PollFd<'a>> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let left =
         left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
-    match poll(fds, left.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+    match poll(&mut fds, left.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(fds.iter().map(PollFd::revents).collect()),
         Err(errno) => Err(Failure::new("cannot wait for the sandbox", errno)),
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::time;
-use crate::cli::oci::{LogFormat, OciArgs};
+use crate::cli::oci::{LogFormat, OciGlobals};
 
 /// Where errors go besides standard error.
 pub struct Log {
@@ -15,7 +15,7 @@ pub struct Log {
 
 impl Log {
     /// As the options say.
-    pub fn new(args: &OciArgs) -> Log {
+    pub fn new(args: &OciGlobals) -> Log {
         Log { path: args.log.clone(), format: args.log_format }
     }
 

@@ -24,7 +24,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
-use crate::cli::oci::{OciArgs, OciVerb};
+use crate::cli::oci::{OciArgs, OciGlobals, OciVerb};
 use crate::error::chain;
 
 /// The version of the specification that hv knows.
@@ -76,9 +76,18 @@ pub fn spelled_out(mut args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     [name].into_iter().chain(verb).chain(args).collect()
 }
 
+/// Where a process will be made in a container: hv executes itself out of its reach, before it does anything that
+/// it would have to do again. Whether that works is found out, and told, by the verb itself.
+pub fn seal_early(args: &[OsString]) {
+    let is = |word: &OsString| ["create", "run", "exec"].iter().any(|verb| word == verb);
+    if args.get(1).is_some_and(|verb| verb == "oci") && args.iter().skip(2).any(is) {
+        let _ = seal::ensure();
+    }
+}
+
 /// Does what was typed; the status to end with.
 pub fn run(args: OciArgs) -> u8 {
-    let log = log::Log::new(&args);
+    let log = log::Log::new(&args.globals);
     match attempt(args) {
         Ok(status) => status,
         Err(fault) => {
@@ -89,11 +98,11 @@ pub fn run(args: OciArgs) -> u8 {
 }
 
 fn attempt(args: OciArgs) -> Result<u8> {
-    if args.version {
+    if args.globals.version {
         println!("hv-oci version {}\nspec: {SPEC_VERSION}", env!("CARGO_PKG_VERSION"));
         return Ok(0);
     }
-    refuse_globals(&args)?;
+    refuse_globals(&args.globals)?;
     let Some(verb) = args.verb else {
         return Err(Fault::new("what is hv oci to do? See `hv oci --help`"));
     };
@@ -104,7 +113,7 @@ fn attempt(args: OciArgs) -> Result<u8> {
         OciVerb::Exec(args) => create::check_inherited(args.preserve_fds)?,
         _ => {}
     }
-    let store = store::Store::new(args.root);
+    let store = store::Store::new(args.globals.root);
     match verb {
         OciVerb::Create(args) => create::run(&store, &args),
         OciVerb::Start(args) => start::run(&store, &args.id),
@@ -124,7 +133,7 @@ fn attempt(args: OciArgs) -> Result<u8> {
     }
 }
 
-fn refuse_globals(args: &OciArgs) -> Result<()> {
+fn refuse_globals(args: &OciGlobals) -> Result<()> {
     if args.systemd_cgroup {
         return Err(Fault::new(
             "--systemd-cgroup: hv makes cgroups itself and asks no systemd for them; leave it out, and set the \
