@@ -3,6 +3,7 @@
 mod support;
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use hv_common::Kind;
 use serde_json::Value;
@@ -106,6 +107,114 @@ mod ctr {
             assert!(done.text().contains("/no/such/program"), "{}", done.text());
             assert!(done.text().contains("3 launches failed"), "{}", done.text());
         });
+    }
+}
+
+mod reports {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A directory with the three files of a comparison of so many runs.
+    fn written(runs: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = hv(&["compare", "--kinds", "process,ctr", "--runs", runs, "--out"]);
+        command.arg(dir.path()).arg(image::directory());
+        finish(command, b"").expect(0);
+        dir
+    }
+
+    fn of(verb: &[&str], files: &[&Path]) -> Finished {
+        let mut command = hv(verb);
+        command.args(files);
+        finish(command, b"")
+    }
+
+    #[test]
+    fn another_language_computes_the_same_figures() {
+        as_root(|| {
+            let dir = written("6");
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recompute_report.py");
+            let mut python = Command::new("python3");
+            python.arg(script).arg(dir.path().join("report.json"));
+            if Command::new("python3").arg("-V").output().is_err() {
+                return println!("skipped: no python3 here");
+            }
+            let done = finish(python, b"").expect(0);
+            assert!(done.text().contains(", 0 differ"), "{}", done.text());
+        });
+    }
+
+    #[test]
+    fn a_report_is_shown_again_and_does_not_differ_from_itself() {
+        as_root(|| {
+            let dir = written("3");
+            let json = dir.path().join("report.json");
+            let again = of(&["compare", "--replay"], &[&json]).expect(0);
+            assert!(again.text().contains("3 blocks in random order"), "{}", again.text());
+            let same = of(&["compare", "--fail-if-slower", "1%"], &[&json, &json]).expect(0);
+            assert!(same.text().contains("0 of "), "{}", same.text());
+            let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+            assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+            assert!(std::fs::read_to_string(dir.path().join("report.csv")).unwrap().contains("start.ready"));
+        });
+    }
+
+    #[test]
+    fn a_slower_second_report_fails_and_is_named() {
+        as_root(|| {
+            let dir = written("5");
+            let (before, after) = (dir.path().join("report.json"), dir.path().join("slower.json"));
+            let mut report: Value = serde_json::from_slice(&std::fs::read(&before).unwrap()).unwrap();
+            for sample in report["samples"].as_array_mut().unwrap() {
+                sample["cpu_ns"] = (sample["cpu_ns"].as_u64().unwrap() * 3).into();
+            }
+            std::fs::write(&after, report.to_string()).unwrap();
+            let done = of(&["compare", "--fail-if-slower", "5%"], &[&before, &after]).expect(1);
+            assert!(done.stderr.contains("processor time of ctr grew by 200.0 %"), "{}", done.stderr);
+        });
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.json");
+        std::fs::write(&file, "{\"version\": 999}").unwrap();
+        let done = of(&["compare", "--replay"], &[&file]).expect(125);
+        assert!(done.stderr.contains("version 999"), "{}", done.stderr);
+    }
+
+    #[test]
+    fn an_interrupt_keeps_what_was_measured() {
+        as_root(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command = hv(&["compare", "--kinds", "process", "--runs", "10000", "--out"]);
+            command.arg(dir.path()).arg(image::directory());
+            let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !has_children(child.id()) {
+                assert!(Instant::now() < deadline, "it launched nothing");
+                std::thread::yield_now();
+            }
+            rustix::process::kill_process(
+                rustix::process::Pid::from_child(&child),
+                rustix::process::Signal::INT,
+            )
+            .unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(130));
+            let report: Value =
+                serde_json::from_slice(&std::fs::read(dir.path().join("report.json")).unwrap()).unwrap();
+            assert!(
+                report["stopped"].as_str().unwrap().starts_with("interrupted: partial"),
+                "{}",
+                report["stopped"]
+            );
+        });
+    }
+
+    /// True once the harness has started something, so that it has taken the signals over.
+    fn has_children(pid: u32) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).is_ok_and(|list| !list.is_empty())
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`machine`]: what only a microVM takes, a file for each group of options; [`control`]: what is asked of a
 //! sandbox that runs; [`oci`]: what engines type; [`quick`]: the grammar of one verb alone.
 
+pub mod compare;
 pub mod control;
 pub mod machine;
 pub mod oci;
@@ -13,8 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use hv_common::Kind;
-
+pub use self::compare::CompareArgs;
 pub use self::control::{NameArgs, PsArgs, StopArgs};
 pub use self::machine::MachineArgs;
 use crate::size::{parse_bytes, parse_cpus};
@@ -72,7 +72,7 @@ pub enum Verb {
     #[command(after_help = "Example: hv console web")]
     Console(NameArgs),
     /// Start an image as each kind, many times: what each wall costs
-    #[command(after_help = COMPARE_EXAMPLES)]
+    #[command(after_help = compare::EXAMPLES)]
     Compare(CompareArgs),
     /// Say what this host can and cannot do, why, and the mend
     #[command(after_help = CHECK_EXAMPLES)]
@@ -121,10 +121,6 @@ Example: hv vm --kernel vmlinuz --rootfs rootfs.img --memory 256M -- uname -a
 const CTR_EXAMPLES: &str = "\
 Example: hv ctr rootfs.img --memory 64M --cpus 0.5 -- uname -a
          hv ctr ./rootdir -t --user nobody -- sh";
-const COMPARE_EXAMPLES: &str = "\
-Exit status: 0 if every launch worked, 1 if one failed, 125 if hv itself failed.
-
-Example: hv compare --kernel vmlinux --runs 20 --json report.json rootfs.img";
 const KERNEL_EXAMPLES: &str = "\
 Example: hv kernel install
          hv kernel add bzImage --modules /lib/modules/6.1.0 --name mine";
@@ -204,49 +200,6 @@ pub struct SandboxArgs {
     /// Write phases, memory and crossings of this run to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
-}
-
-/// Arguments of `hv compare`.
-#[derive(Debug, Clone, Args)]
-pub struct CompareArgs {
-    /// The image: a raw ext4, squashfs or EROFS file, or a directory
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
-    /// The command; else a shell that says a word and waits while memory is read
-    #[arg(last = true, value_name = "CMD")]
-    pub command: Vec<OsString>,
-    /// Counted launches of each kind; one more is dropped as warm-up
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub runs: u32,
-    /// Kinds to launch, in the order of the columns
-    #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "process,ctr,vm", value_parser = parse_kind)]
-    pub kinds: Vec<Kind>,
-    /// Also write every sample to FILE, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Memory of container and microVM alike
-    #[arg(long, short, value_name = "SIZE", default_value = "256M", value_parser = parse_bytes)]
-    pub memory: u64,
-    /// Processors of container and microVM alike
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub cpus: u32,
-    /// The order of the launches that an earlier report printed
-    #[arg(long, value_name = "NUMBER")]
-    pub seed: Option<u64>,
-    /// Seconds after which one launch counts as failed
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub timeout: u64,
-    /// Kernel: an ELF vmlinux or a bzImage [default: the newest in the store]
-    #[arg(long, value_name = "FILE")]
-    pub kernel: Option<PathBuf>,
-    /// The kernel's modules: a /lib/modules/VERSION [default: beside the kernel]
-    #[arg(long, value_name = "DIR")]
-    pub modules: Option<PathBuf>,
-}
-
-fn parse_kind(word: &str) -> Result<Kind, String> {
-    let known = [Kind::Process, Kind::Ctr, Kind::Vm];
-    known.into_iter().find(|kind| kind.word() == word).ok_or_else(|| "use process, ctr or vm".into())
 }
 
 /// What can be done with kernels.

@@ -1,4 +1,4 @@
-//! `hv compare`: one image, three walls, one table.
+//! `hv compare`: one image, three walls, one table and one page; or two reports.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,33 +11,76 @@ use hv_common::cgroup::Layout;
 
 use crate::backend;
 use crate::cli::CompareArgs;
-use crate::compare::report::text;
-use crate::compare::{self, Host, REPORT_VERSION, Report, Schedule, Setup, launch};
-use crate::error::{Failure, Result};
+use crate::compare::measure::{self, Interrupts, Until};
+use crate::compare::report::{csv, difference, file, html, text};
+use crate::compare::{Contender, Host, REPORT_VERSION, Report, Role, Schedule, Setup, against, launch};
+use crate::error::{self, Failure, Result};
 
-/// Measures, prints the table, writes the JSON. The status is 1 when a launch failed.
+/// Counted blocks by default, with `--quick`, and at most with `--paper`.
+const RUNS: usize = 40;
+const RUNS_QUICK: usize = 10;
+const RUNS_PAPER: usize = 500;
+/// Exit status after an interrupt: 128 and SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Measures, or reads what was measured; prints the table and writes the files.
 ///
 /// # Errors
-/// Nothing can be measured, or the report cannot be written.
+/// Nothing can be measured, or a report cannot be read or written.
 pub fn run(args: &CompareArgs) -> Result<u8> {
-    let image = args
-        .image
+    if let Some(path) = &args.replay {
+        let report = file::read(path)?;
+        return show(args, &report).map(|()| 0);
+    }
+    match args.images.as_slice() {
+        [before, after] => difference(args, before, after),
+        [image] if args.fail_if_slower.is_some() => Err(Failure::refused(format!(
+            "--fail-if-slower compares two reports; {} is the only one",
+            image.display()
+        ))),
+        [image] => measure(args, image),
+        _ => Err(Failure::refused("no image was named; see `hv compare --help`")),
+    }
+}
+
+/// Two reports with the same statistics.
+fn difference(args: &CompareArgs, before: &Path, after: &Path) -> Result<u8> {
+    let (before, after) = (file::read(before)?, file::read(after)?);
+    let changes = against::changes(&before, &after);
+    print(&difference::render(&before, &after, &changes))?;
+    let Some(limit) = args.fail_if_slower else { return Ok(0) };
+    let worse: Vec<_> = changes.iter().filter(|change| change.is_worse_by(limit)).collect();
+    for change in &worse {
+        let (share, limit) = (100.0 * (change.ratio.ratio - 1.0), 100.0 * limit);
+        error::say(format_args!(
+            "{} of {} grew by {share:.1} %, more than {limit} %",
+            change.label, change.who
+        ));
+    }
+    Ok(u8::from(!worse.is_empty()))
+}
+
+fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
+    let image = image
         .canonicalize()
-        .map_err(|source| Failure::new(format!("cannot open image {}", args.image.display()), source))?;
-    let (kinds, skipped) = usable(&args.kinds);
-    if kinds.is_empty() {
+        .map_err(|source| Failure::new(format!("cannot open image {}", image.display()), source))?;
+    let (contenders, skipped) = usable(&args.kinds);
+    if contenders.is_empty() {
         let reasons: Vec<String> = skipped.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
         let why = reasons.join("; ");
         return Err(Failure::refused(format!("none of the kinds can run here ({why}); see `hv check`")));
     }
+    let interrupts = Interrupts::take()?;
     let cgroup = Layout::detect().map_or_else(|_| "none".into(), |layout| layout.shape().to_string());
     let host = Host::look(cgroup);
     let setup = setup(args, image)?;
-    let schedule = Schedule::new(&kinds, args.runs as usize, args.seed.unwrap_or_else(|| fastrand::u64(..)));
-    let samples = compare::measure(&setup, &schedule, progress(schedule.launches()));
+    let schedule = schedule(args, &contenders, !setup.files.is_empty());
+    let until = if args.paper { Until::Precise(Duration::from_secs(args.budget)) } else { Until::Done };
+    let measured = measure::measure(&setup, &schedule, until, &interrupts, progress(schedule.launches()));
     finish_progress();
     let report = Report {
         version: REPORT_VERSION,
+        hv: env!("CARGO_PKG_VERSION").into(),
         image: display(&setup.image),
         workload: workload(&setup),
         limits: format!(
@@ -45,35 +88,71 @@ pub fn run(args: &CompareArgs) -> Result<u8> {
             args.memory >> 20,
             args.cpus
         ),
-        guest_kernel: kinds.contains(&Kind::Vm).then(|| guest_kernel(args)),
+        guest_kernel: contenders.contains(&Kind::Vm.into()).then(|| guest_kernel(args)),
         host,
         seed: schedule.seed,
-        runs: args.runs as usize,
-        kinds,
+        runs: measured.runs,
+        warm_up: schedule.warm_up,
+        stopped: measured.stopped,
+        contenders,
         skipped,
-        samples,
+        samples: measured.samples,
     };
+    show(args, &report)?;
+    let failed = report.samples.iter().any(|sample| sample.failure.is_some());
+    Ok(if measured.interrupted { INTERRUPTED } else { u8::from(failed) })
+}
+
+fn schedule(args: &CompareArgs, contenders: &[Contender], cold: bool) -> Schedule {
+    let (runs, warm_up) = match args.runs {
+        Some(runs) => (runs as usize, 1),
+        None if args.quick => (RUNS_QUICK, 1),
+        None if args.paper => (RUNS_PAPER, 3),
+        None => (RUNS, 3),
+    };
+    // So few say nothing of noise; somebody is only trying it out.
+    let extra: &[Role] = match (runs, cold) {
+        (..3, _) => &[],
+        (_, true) => &[Role::Twin, Role::Cold],
+        (_, false) => &[Role::Twin],
+    };
+    Schedule::new(contenders, runs, warm_up, extra, args.seed.unwrap_or_else(|| fastrand::u64(..)))
+}
+
+/// The files that were asked for, then the table.
+fn show(args: &CompareArgs, report: &Report) -> Result<()> {
     if let Some(path) = &args.json {
-        write_json(&report, path)?;
+        file::write(report, path)?;
     }
+    if let Some(dir) = &args.out {
+        std::fs::create_dir_all(dir)
+            .map_err(|source| Failure::new(format!("cannot make {}", dir.display()), source))?;
+        file::write(report, &dir.join("report.json"))?;
+        file::place(csv::render(report).as_bytes(), &dir.join("report.csv"))?;
+        file::place(html::render(report).as_bytes(), &dir.join("report.html"))?;
+    }
+    print(&text::render(report))
+}
+
+fn print(text: &str) -> Result<()> {
     std::io::stdout()
-        .write_all(text::render(&report).as_bytes())
-        .map_err(|source| Failure::new("cannot print the report", source))?;
-    Ok(u8::from(report.samples.iter().any(|sample| sample.failure.is_some())))
+        .write_all(text.as_bytes())
+        .map_err(|source| Failure::new("cannot print the report", source))
 }
 
 /// The kinds that can run here, and why the others cannot.
-fn usable(asked: &[Kind]) -> (Vec<Kind>, BTreeMap<Kind, String>) {
-    let mut kinds = Vec::new();
+fn usable(asked: &[Kind]) -> (Vec<Contender>, BTreeMap<Contender, String>) {
+    let mut usable = Vec::new();
     let mut skipped = BTreeMap::new();
     for kind in asked {
+        let who = Contender::from(*kind);
         match obstacle(*kind) {
-            _ if kinds.contains(kind) => {}
-            Some(why) => drop(skipped.insert(*kind, why)),
-            None => kinds.push(*kind),
+            _ if usable.contains(&who) => {}
+            Some(why) => drop(skipped.insert(who, why)),
+            None => usable.push(who),
         }
     }
-    (kinds, skipped)
+    (usable, skipped)
 }
 
 fn obstacle(kind: Kind) -> Option<String> {
@@ -96,6 +175,12 @@ fn setup(args: &CompareArgs, image: PathBuf) -> Result<Setup> {
     Ok(Setup {
         hv: std::env::current_exe()
             .map_err(|source| Failure::new("cannot find hv's own program file", source))?,
+        // A directory has no one file to drop from the page cache: nothing is measured cold then.
+        files: if image.is_file() {
+            [image.clone()].into_iter().chain(args.kernel.clone()).collect()
+        } else {
+            Vec::new()
+        },
         image,
         machine,
         memory: args.memory,
@@ -123,11 +208,11 @@ fn guest_kernel(args: &CompareArgs) -> String {
 }
 
 /// Tells a person at a terminal how far it is; silent otherwise.
-fn progress(launches: usize) -> impl FnMut(usize, Kind) {
+fn progress(launches: usize) -> impl FnMut(usize, &Contender) {
     let shown = std::io::stderr().is_terminal();
-    move |done, kind| {
+    move |done, who| {
         if shown {
-            eprint!("\r\x1b[K{}/{launches} {kind}", done + 1);
+            eprint!("\r\x1b[K{}/{launches} {who}", done + 1);
         }
     }
 }
@@ -136,16 +221,4 @@ fn finish_progress() {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K");
     }
-}
-
-/// Writes beside the file and renames, so that a report is whole or absent.
-fn write_json(report: &Report, path: &Path) -> Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |source| Failure::new(format!("cannot write {}", path.display()), source);
-    let mut text = serde_json::to_vec_pretty(report)?;
-    text.push(b'\n');
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
-    file.write_all(&text).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }

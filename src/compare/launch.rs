@@ -12,8 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 
 use super::enclosure::Enclosure;
-use super::memory;
 use super::sample::Sample;
+use super::{Launch, Role, cold, memory};
 use crate::error::{Failure, Result};
 
 /// What the default workload runs: it says a word, and waits for one.
@@ -34,28 +34,37 @@ pub struct Setup {
     pub cpus: u32,
     /// The command; [`WAITING`] when empty.
     pub command: Vec<std::ffi::OsString>,
+    /// Files that a cold start has to read again: the image and the kernel.
+    pub files: Vec<PathBuf>,
     /// A launch that takes longer than this is ended and counted as failed.
     pub deadline: Duration,
 }
 
-/// Launches `kind` once. Failures are part of the sample.
-pub fn launch(setup: &Setup, kind: Kind, block: usize, place: usize) -> Sample {
-    let mut sample = Sample::empty(kind, block, place);
-    if let Err(error) = run(setup, &mut sample) {
+/// Makes one launch. Failures are part of the sample.
+pub fn launch(setup: &Setup, launch: &Launch, block: usize, place: usize) -> Sample {
+    let mut sample = Sample::empty(launch.who.clone(), launch.role, block, place);
+    let outcome = match launch.who.kind() {
+        Some(kind) => run(setup, kind, &mut sample),
+        None => Err(Failure::refused(format!("hv does not know how to start {}", launch.who))),
+    };
+    if let Err(error) = outcome {
         sample.failure = Some(error.message());
     }
     sample
 }
 
-fn run(setup: &Setup, sample: &mut Sample) -> Result<()> {
+fn run(setup: &Setup, kind: Kind, sample: &mut Sample) -> Result<()> {
     let id = Id::random().map_err(|source| Failure::new("cannot name the sandbox", source))?;
     let stats = tempfile::NamedTempFile::new()
         .map_err(|source| Failure::new("cannot make a file for the run's figures", source))?;
     let mut stderr = tempfile::tempfile()
         .map_err(|source| Failure::new("cannot make a file for hv's messages", source))?;
-    let mut command = setup.command_line(sample.kind, &id, stats.path());
+    let mut command = setup.command_line(kind, &id, stats.path());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
-    let enclosure = Enclosure::enter(sample.kind, &id)?;
+    if sample.role == Role::Cold {
+        cold::drop_pages(&setup.files)?;
+    }
+    let enclosure = Enclosure::enter(kind, &id)?;
     let cpu_before = cpu_of_children()?;
     let deadline = Instant::now() + setup.deadline;
     sample.asked = phase::now();
@@ -64,7 +73,7 @@ fn run(setup: &Setup, sample: &mut Sample) -> Result<()> {
     let child =
         spawned.map_err(|source| Failure::new(format!("cannot run {}", setup.hv.display()), source))?;
     let mut running = Running::new(child);
-    let outcome = running.observe(setup, &id, sample, deadline);
+    let outcome = running.observe(setup, kind, &id, sample, deadline);
     let status = running.end(sample, deadline);
     sample.cpu_ns = cpu_of_children()?.saturating_sub(cpu_before);
     let status = status?;
@@ -73,7 +82,7 @@ fn run(setup: &Setup, sample: &mut Sample) -> Result<()> {
         .map_err(|source| Failure::new("cannot read the run's figures", source))?;
     // A command of the user's may end as it likes; without figures, it is hv that failed.
     if !status.success() && (setup.command.is_empty() || figures.is_empty()) {
-        let (kind, said) = (sample.kind, last_line(&mut stderr));
+        let said = last_line(&mut stderr);
         return Err(Failure::refused(format!("hv {kind} ended with {status}: {said}")));
     }
     outcome?;
@@ -115,7 +124,14 @@ impl Running {
     }
 
     /// Waits for the first byte, reads the memory while the workload waits, then tells it to end.
-    fn observe(&mut self, setup: &Setup, id: &Id, sample: &mut Sample, deadline: Instant) -> Result<()> {
+    fn observe(
+        &mut self,
+        setup: &Setup,
+        kind: Kind,
+        id: &Id,
+        sample: &mut Sample,
+        deadline: Instant,
+    ) -> Result<()> {
         let stdout = self.stdout.as_mut().ok_or_else(|| Failure::refused("hv has no standard output"))?;
         wait_readable(stdout, deadline)?;
         let mut first = [0u8; 1];
@@ -125,7 +141,7 @@ impl Running {
             == 1
         {
             sample.first_byte = Some(phase::now());
-            sample.memory = memory::read(self.child.id() as i32, id, sample.kind);
+            sample.memory = memory::read(self.child.id() as i32, id, kind);
         } else if setup.command.is_empty() {
             return Err(Failure::refused("the workload wrote nothing"));
         }

@@ -30,13 +30,15 @@ pub struct Ledger {
 impl Ledger {
     /// All that processes hold: monitor, the rest, guest memory.
     pub fn sum(&self) -> Option<u64> {
-        Some(self.monitor? + self.processes.unwrap_or(0) + self.guest.unwrap_or(0))
+        Some(
+            self.monitor?.saturating_add(self.processes.unwrap_or(0)).saturating_add(self.guest.unwrap_or(0)),
+        )
     }
 
     /// What the cgroup accounts and no process maps: kernel memory on its behalf, page cache it
     /// brought in. Negative when shared pages are charged elsewhere.
     pub fn residual(&self) -> Option<i64> {
-        Some(self.cgroup? as i64 - self.inside? as i64)
+        i64::try_from(self.cgroup?).ok()?.checked_sub_unsigned(self.inside?)
     }
 }
 

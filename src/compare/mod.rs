@@ -1,15 +1,23 @@
 //! One image as a bare process, as a container and as a microVM, measured alike.
 //!
 //! # Layout
-//! - [`schedule`]: who is launched when (pure); [`launch`]: one launch, timed from outside;
-//!   [`enclosure`]: the cgroup that a microVM is measured in;
+//! - [`contender`], [`schedule`]: who is launched, and when (pure); [`launch`]: one launch, timed from outside;
+//!   [`measure`]: all of them; [`enclosure`]: the cgroup that a microVM is measured in; [`cold`]: out of the page cache with it;
 //! - [`sample`]: what it gave; [`memory`]: the ledger; [`host`]: where it was;
 //! - [`rows`]: which figures are shown and what they mean; [`stats`]: medians and ratios (pure);
-//! - [`report`]: the forms they are shown in.
+//!   [`figures`]: those of one report (pure); [`against`]: of two (pure);
+//! - [`report`]: the forms they are shown in, and reading one back.
 
+pub mod against;
+pub mod cold;
+pub mod contender;
 pub mod enclosure;
+#[cfg(test)]
+pub mod example;
+pub mod figures;
 pub mod host;
 pub mod launch;
+pub mod measure;
 pub mod memory;
 pub mod report;
 pub mod rows;
@@ -19,22 +27,25 @@ pub mod stats;
 
 use std::collections::BTreeMap;
 
-use hv_common::Kind;
 use serde::{Deserialize, Serialize};
 
+pub use contender::Contender;
 pub use host::Host;
 pub use launch::Setup;
 pub use sample::Sample;
-pub use schedule::Schedule;
+pub use schedule::{Launch, Role, Schedule};
 
-/// Version of [`Report`] as JSON.
-pub const REPORT_VERSION: u32 = 1;
+/// Version of [`Report`] as JSON. Version 1 had neither roles nor figures; it is still read.
+pub const REPORT_VERSION: u32 = 2;
 
 /// A finished comparison: every sample, nothing dropped.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// [`REPORT_VERSION`].
     pub version: u32,
+    /// The version of hv that measured.
+    #[serde(default)]
+    pub hv: String,
     /// The image, escaped for display.
     pub image: String,
     /// The command.
@@ -49,31 +60,38 @@ pub struct Report {
     pub seed: u64,
     /// Counted blocks.
     pub runs: usize,
-    /// Kinds that were launched, in the order of the columns.
-    pub kinds: Vec<Kind>,
-    /// Kinds that were asked for and cannot run here, and why.
-    pub skipped: BTreeMap<Kind, String>,
-    /// Every launch, the warm-up (block 0) too.
+    /// Blocks before them that do not count.
+    #[serde(default = "one")]
+    pub warm_up: usize,
+    /// Why it ended when it did.
+    #[serde(default)]
+    pub stopped: String,
+    /// Who was launched, in the order of the columns.
+    #[serde(rename = "kinds")]
+    pub contenders: Vec<Contender>,
+    /// Who was asked for and cannot run here, and why.
+    pub skipped: BTreeMap<Contender, String>,
+    /// Every launch, the warm-up too.
     pub samples: Vec<Sample>,
 }
 
-impl Report {
-    /// Launches of `kind` that count: not the warm-up, not failed.
-    pub fn counted(&self, kind: Kind) -> impl Iterator<Item = &Sample> {
-        self.samples.iter().filter(move |sample| {
-            sample.kind == kind && sample.block >= Schedule::WARM_UP && sample.failure.is_none()
-        })
-    }
+fn one() -> usize {
+    1
 }
 
-/// Launches everything in `schedule`; `progress` is told before each launch.
-pub fn measure(setup: &Setup, schedule: &Schedule, mut progress: impl FnMut(usize, Kind)) -> Vec<Sample> {
-    let mut samples = Vec::with_capacity(schedule.launches());
-    for (block, kinds) in schedule.blocks.iter().enumerate() {
-        for (place, kind) in kinds.iter().enumerate() {
-            progress(samples.len(), *kind);
-            samples.push(launch::launch(setup, *kind, block, place));
-        }
+impl Report {
+    /// Launches of `who` in this role that count: not the warm-up, not failed.
+    pub fn counted<'a>(&'a self, who: &'a Contender, role: Role) -> impl Iterator<Item = &'a Sample> {
+        self.samples.iter().filter(move |sample| {
+            sample.kind == *who
+                && sample.role == role
+                && sample.block >= self.warm_up
+                && sample.failure.is_none()
+        })
     }
-    samples
+
+    /// The very first launch of `who`, which found nothing warm.
+    pub fn first(&self, who: &Contender) -> Option<&Sample> {
+        self.samples.iter().find(|sample| sample.kind == *who && sample.failure.is_none())
+    }
 }

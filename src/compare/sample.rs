@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use hv_common::{Kind, Phase};
+use hv_common::Phase;
 use serde::{Deserialize, Serialize};
 
+use super::Contender;
 use super::memory::Ledger;
+use super::schedule::Role;
 use crate::error::{Failure, Result};
 use crate::foreground::Stats;
 
@@ -20,7 +22,10 @@ pub struct Sample {
     /// Its place in that block.
     pub place: usize,
     /// What was launched.
-    pub kind: Kind,
+    pub kind: Contender,
+    /// Why it was launched; absent in files of version 1, which knew no other.
+    #[serde(default)]
+    pub role: Role,
     /// The harness was about to start hv.
     pub asked: u64,
     /// What the monitor marked.
@@ -45,11 +50,12 @@ pub struct Sample {
 
 impl Sample {
     /// A launch of which nothing is known yet.
-    pub fn empty(kind: Kind, block: usize, place: usize) -> Sample {
+    pub fn empty(kind: Contender, role: Role, block: usize, place: usize) -> Sample {
         Sample {
             block,
             place,
             kind,
+            role,
             asked: 0,
             phases: BTreeMap::new(),
             first_byte: None,

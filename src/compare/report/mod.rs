@@ -1,3 +1,11 @@
-//! What the comparison shows.
+//! The forms a comparison is shown in, and reading one back.
+//!
+//! - [`text`]: the first screen, 80 columns; [`html`]: one page with its pictures, no network;
+//! - [`csv`]: a line for each launch; [`file`]: the JSON with every sample, written whole and read with suspicion;
+//! - [`difference`]: the table of two reports.
 
+pub mod csv;
+pub mod difference;
+pub mod file;
+pub mod html;
 pub mod text;

@@ -5,38 +5,84 @@ use std::fmt::Write;
 
 use hv_common::Kind;
 
-use crate::compare::rows::{Row, SECTIONS, Unit};
+use crate::compare::figures::{self, Comparison, Figure};
+use crate::compare::rows::{SECTIONS, Unit};
 use crate::compare::sample::TOTAL;
-use crate::compare::stats::{Summary, paired_ratio};
-use crate::compare::{Host, Report, Sample};
+use crate::compare::stats::{DRIFT, Estimate, median};
+use crate::compare::{Contender, Host, Report, Role, Sample};
 
 const WIDTH: usize = 80;
 const INDENT: usize = 8;
 const LABEL: usize = 19;
+/// At least so wide is the column of ratios.
 const RATIO: usize = 7;
+
+/// Columns that fit beside the labels; others have a table of their own.
+const COLUMNS: usize = 3;
 
 /// The report as a table.
 pub fn render(report: &Report) -> String {
     let mut out = String::new();
+    let figures = figures::all(report);
     header(&mut out, report);
-    let mut notes = Vec::new();
-    let width = (WIDTH - LABEL - RATIO) / report.kinds.len().max(1);
-    let _ = write!(out, "{:<LABEL$}", "median [min..max]");
-    for kind in &report.kinds {
-        let _ = write!(out, "{:>width$}", kind.word());
-    }
-    let _ =
-        writeln!(out, "{}", if has_ratio(report) { format!("{:>RATIO$}", "vm/ctr") } else { String::new() });
-    for section in SECTIONS {
-        let _ = writeln!(out, "{}", section.title);
-        for row in section.rows {
-            line(&mut out, report, row, width, &mut notes);
-        }
+    answers(&mut out, report, &figures);
+    let ratio = figures::shown_ratio(report);
+    for (number, columns) in report.contenders.chunks(COLUMNS).enumerate() {
+        table(&mut out, report, &figures, columns, ratio.as_deref().filter(|_| number == 0));
     }
     exits(&mut out, report);
     reasons(&mut out, report);
-    footer(&mut out, report, &notes);
+    footer(&mut out, report, &figures);
     out
+}
+
+/// What a reader wants to know first, in sentences.
+fn answers(out: &mut String, report: &Report, figures: &[Figure]) {
+    let Some(name) = figures::shown_ratio(report) else { return };
+    let (over, under) = name.split_once('/').unwrap_or((&name, ""));
+    let said = |id: &str, what: &str| -> Option<String> {
+        let ratio = figures.iter().find(|figure| figure.id == id)?.ratios.get(&name)?;
+        let interval = ratio.paired.interval?;
+        let verdict = if ratio.differs { "" } else { " (within the noise)" };
+        let [middle, low, high] = [ratio.paired.ratio, interval.low, interval.high].map(short);
+        Some(format!("{middle}x [{low}..{high}]{verdict} {what}"))
+    };
+    let all: Vec<String> =
+        [("start.ready", "to the first byte"), ("end.cpu", "of processor time"), ("memory.sum", "of memory")]
+            .into_iter()
+            .filter_map(|(id, what)| said(id, what))
+            .collect();
+    if !all.is_empty() {
+        entry(out, "answer", &format!("{over} takes {} of what {under} takes", all.join(", ")));
+        out.push('\n');
+    }
+}
+
+fn table(out: &mut String, report: &Report, figures: &[Figure], columns: &[Contender], ratio: Option<&str>) {
+    let name = ratio.map(short_name);
+    let last = name.as_ref().map_or(RATIO, |name| RATIO.max(name.len() + 1));
+    let width = (WIDTH - LABEL - last) / columns.len().max(1);
+    let bracket = if report.runs < 3 { "median [min..max]" } else { "median [95%]" };
+    let _ = write!(out, "{bracket:<LABEL$}");
+    for who in columns {
+        let _ = write!(out, "{:>width$}", who.word());
+    }
+    let _ = writeln!(out, "{}", name.map_or(String::new(), |name| format!("{name:>last$}")));
+    for section in SECTIONS {
+        let _ = writeln!(out, "{}", section.title);
+        for row in section.rows {
+            if let Some(figure) = figures.iter().find(|figure| figure.id == row.id) {
+                line(out, figure, columns, width, row.absent, ratio);
+            }
+        }
+        if let (true, Some(cold)) = (
+            section.title.starts_with("start"),
+            figures.iter().find(|figure| figure.id == "start.ready-cold"),
+        ) && !cold.of.is_empty()
+        {
+            line(out, cold, columns, width, |_| None, ratio);
+        }
+    }
 }
 
 fn header(out: &mut String, report: &Report) {
@@ -57,7 +103,7 @@ fn header(out: &mut String, report: &Report) {
 }
 
 /// A name and its words, wrapped and indented.
-fn entry(out: &mut String, name: &str, words: &str) {
+pub(super) fn entry(out: &mut String, name: &str, words: &str) {
     let mut column = out.len();
     let _ = write!(out, "{name:<INDENT$}");
     for word in words.split(' ') {
@@ -73,71 +119,74 @@ fn entry(out: &mut String, name: &str, words: &str) {
     out.push('\n');
 }
 
-fn has_ratio(report: &Report) -> bool {
-    [Kind::Ctr, Kind::Vm].iter().all(|kind| report.kinds.contains(kind))
+/// The name of a ratio so that its column holds it.
+fn short_name(name: &str) -> String {
+    name.replace("process", "proc")
 }
 
-fn line(out: &mut String, report: &Report, row: &Row, width: usize, notes: &mut Vec<String>) {
-    let _ = write!(out, "  {:<1$}", row.label, LABEL - 2);
-    for kind in &report.kinds {
-        let cell = cell(report, row, *kind, notes);
+fn line(
+    out: &mut String,
+    figure: &Figure,
+    columns: &[Contender],
+    width: usize,
+    absent: fn(Kind) -> Option<&'static str>,
+    ratio: Option<&str>,
+) {
+    let _ = write!(out, "  {:<1$}", figure.label, LABEL - 2);
+    for who in columns {
+        let cell = match (who.kind().and_then(absent), figure.of.get(who)) {
+            (Some(why), _) => why.to_owned(),
+            (None, Some(estimate)) => shown(figure.unit, estimate),
+            (None, None) => "not measured".into(),
+        };
         let _ = write!(out, "{cell:>width$}");
     }
-    if has_ratio(report)
-        && let Some(ratio) = ratio(report, row)
-    {
-        let _ = write!(out, "{:>RATIO$}", times(ratio));
+    if let Some(ratio) = ratio.and_then(|name| figure.ratios.get(name)) {
+        let last = WIDTH - LABEL - width * columns.len();
+        let _ = write!(out, "{:>last$}", times(ratio));
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
 }
 
-fn cell(report: &Report, row: &Row, kind: Kind, notes: &mut Vec<String>) -> String {
-    if let Some(why) = (row.absent)(kind) {
-        return why.into();
-    }
-    let counted: Vec<&Sample> = report.counted(kind).collect();
-    match Summary::of(counted.iter().filter_map(|sample| (row.of)(sample))) {
-        Some(summary) => {
-            if summary.n < counted.len() {
-                notes.push(format!("{} of {kind}: {} of {} launches", row.label, summary.n, counted.len()));
-            }
-            shown(row.unit, summary)
-        }
-        None => "not measured".into(),
-    }
-}
-
-fn ratio(report: &Report, row: &Row) -> Option<f64> {
-    let of = |kind, block| report.counted(kind).find(|sample| sample.block == block).and_then(row.of);
-    paired_ratio((0..=report.runs).map(|block| (of(Kind::Vm, block), of(Kind::Ctr, block))))
-        .filter(|r| *r > 0.0)
-}
-
-fn shown(unit: Unit, summary: Summary) -> String {
+fn shown(unit: Unit, estimate: &Estimate) -> String {
+    let (low, high) = estimate.interval.map_or((estimate.min, estimate.max), |ends| (ends.low, ends.high));
     // From ten seconds and ten thousand on, a larger unit keeps the column narrow.
     let (scale, suffix) = match unit {
-        Unit::Time if summary.max >= 9.995e9 => (1e9, "s"),
+        Unit::Time if high >= 9.995e9 => (1e9, "s"),
         Unit::Time => (1e6, ""),
         Unit::Bytes => (1024.0 * 1024.0, ""),
-        Unit::Count if summary.max >= 9.995e5 => (1e6, "M"),
-        Unit::Count if summary.max >= 9999.5 => (1e3, "k"),
+        Unit::Count if high >= 9.995e5 => (1e6, "M"),
+        Unit::Count if high >= 9999.5 => (1e3, "k"),
         Unit::Count => (1.0, ""),
     };
     // A sign or a suffix takes the place of a digit, so that columns never touch.
-    let narrow = !suffix.is_empty() || summary.min < 0.0;
+    let narrow = !suffix.is_empty() || low < 0.0;
     let digits = |value: f64| if narrow { shorter(value / scale) } else { short(value / scale) };
-    let [median, min, max] = [summary.median, summary.min, summary.max].map(digits);
-    format!("{median}{suffix} [{min}..{max}]")
+    let [median, low, high] = [estimate.median, low, high].map(digits);
+    format!("{median}{suffix} [{low}..{high}]")
 }
 
-/// A ratio; one that a figure of almost nothing gives says no more than that.
-fn times(ratio: f64) -> String {
-    if ratio < 9999.5 { format!("{}x", short(ratio)) } else { ">9999x".into() }
+/// A ratio, marked when it is no difference; one that a figure of almost nothing gives says no more than that.
+fn times(ratio: &Comparison) -> String {
+    let mark = if ratio.differs || ratio.paired.interval.is_none() { "" } else { "~" };
+    match ratio.paired.ratio {
+        ratio if ratio < 9999.5 => format!("{mark}{}x", short(ratio)),
+        _ => ">9999x".into(),
+    }
+}
+
+/// One value with its unit.
+pub(super) fn amount(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Time => format!("{} ms", short(value / 1e6)),
+        Unit::Bytes => format!("{} MiB", short(value / (1024.0 * 1024.0))),
+        Unit::Count => short(value),
+    }
 }
 
 /// About three significant digits, no exponent; whole counts below a hundred without decimals.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     match value.abs() {
         magnitude if magnitude >= 99.95 || magnitude == 0.0 => format!("{value:.0}"),
         magnitude if magnitude >= 9.995 => format!("{value:.1}"),
@@ -156,13 +205,14 @@ fn shorter(value: f64) -> String {
 
 /// VM exits by reason, the median of each, most frequent first.
 fn exits(out: &mut String, report: &Report) {
-    let counted: Vec<&Sample> = report.counted(Kind::Vm).collect();
+    let vm = Contender::from(Kind::Vm);
+    let counted: Vec<&Sample> = report.counted(&vm, Role::Main).collect();
     let names: BTreeSet<&String> = counted.iter().flat_map(|sample| sample.crossings.keys()).collect();
-    let median = |name: &String| {
+    let middle = |name: &String| {
         let counts = counted.iter().map(|sample| sample.crossings.get(name).copied().unwrap_or(0) as f64);
-        Summary::of(counts).map_or(0.0, |summary| summary.median)
+        median(&counts.collect::<Vec<f64>>()).unwrap_or(0.0)
     };
-    let mut reasons: Vec<(f64, &String)> = names.into_iter().map(|name| (median(name), name)).collect();
+    let mut reasons: Vec<(f64, &String)> = names.into_iter().map(|name| (middle(name), name)).collect();
     reasons.retain(|(count, name)| *count > 0.0 && *name != TOTAL);
     reasons.sort_by(|one, other| other.0.total_cmp(&one.0));
     if !reasons.is_empty() {
@@ -189,20 +239,82 @@ fn reasons(out: &mut String, report: &Report) {
     }
 }
 
-fn footer(out: &mut String, report: &Report, notes: &[String]) {
-    for note in notes {
-        entry(out, "fewer", note);
+fn footer(out: &mut String, report: &Report, figures: &[Figure]) {
+    let main = |who: &Contender| report.counted(who, Role::Main).count();
+    for figure in figures {
+        for (who, estimate) in figure.of.iter().filter(|_| figure.id != "start.ready-cold") {
+            if estimate.n < main(who) {
+                entry(
+                    out,
+                    "fewer",
+                    &format!("{} of {who}: {} of {} launches", figure.label, estimate.n, main(who)),
+                );
+            }
+        }
     }
+    first(out, report);
+    noise(out, report, figures);
     let failed = report.samples.iter().filter(|sample| sample.failure.is_some()).count();
-    let Report { runs, seed, .. } = report;
-    let ratio = if has_ratio(report) { "; vm/ctr is the median of the ratios in each block" } else { "" };
-    let blocks = format!("{runs} blocks in random order (seed {seed}), 1 more dropped as warm-up");
+    let Report { runs, seed, warm_up, .. } = report;
+    let ratio = figures::shown_ratio(report).map_or(String::new(), |name| {
+        format!("; {} is the median of the ratios in each block", short_name(&name))
+    });
+    let blocks = format!("{runs} blocks in random order (seed {seed}), {warm_up} more dropped as warm-up");
     entry(out, "order", &format!("{blocks}; {failed} launches failed{ratio}"));
+    if !report.stopped.is_empty() {
+        entry(out, "end", &report.stopped);
+    }
+}
+
+/// The very first launch of each: it found nothing warm, and is no part of the figures.
+fn first(out: &mut String, report: &Report) {
+    let of = |who: &Contender| Some(format!("{who} {}", short(report.first(who)?.ready()? / 1e6)));
+    let all: Vec<String> = report.contenders.iter().filter_map(of).collect();
+    if !all.is_empty() {
+        entry(out, "first", &format!("ms to the first byte of the first launch of all: {}", all.join(", ")));
+    }
+}
+
+/// What cannot be told apart here today, what lies far out, and what drifted.
+fn noise(out: &mut String, report: &Report, figures: &[Figure]) {
+    let ready = SECTIONS.iter().flat_map(|section| section.rows).find(|row| row.id == "start.ready");
+    let floor =
+        |who: &Contender| Some(format!("{who} {:.1} %", 100.0 * figures::floor(report, ready?, who)?));
+    let floors: Vec<String> = report.contenders.iter().filter_map(floor).collect();
+    let words = if floors.is_empty() {
+        "not measured: too few pairs of equal launches".to_owned()
+    } else {
+        format!("two equal launches differ by up to {}; ~ marks what is no difference", floors.join(", "))
+    };
+    entry(out, "noise", &words);
+    for who in &report.contenders {
+        if let Some(rho) = figures::drift(report, who).filter(|rho| rho.abs() > DRIFT && report.runs >= 10) {
+            entry(
+                out,
+                "drift",
+                &format!(
+                    "{who} went {} while it was measured (rank correlation {rho:.2})",
+                    if rho > 0.0 { "up" } else { "down" }
+                ),
+            );
+        }
+        let far =
+            figures.iter().find(|figure| figure.id == "start.ready").and_then(|figure| figure.of.get(who));
+        if let Some(far) = far.filter(|estimate| estimate.flagged * 20 > estimate.n) {
+            entry(
+                out,
+                "noisy",
+                &format!("{} of {} starts of {who} lie far out; none was dropped", far.flagged, far.n),
+            );
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::example;
+    use crate::compare::stats::{Interval, Paired};
 
     #[test]
     fn entries_wrap_at_80_columns() {
@@ -213,16 +325,45 @@ mod tests {
         assert!(out.starts_with("host    word word"));
     }
 
+    fn comparison(ratio: f64, differs: bool) -> Comparison {
+        let interval = Some(Interval { low: ratio * 0.9, high: ratio * 1.1 });
+        Comparison { paired: Paired { n: 9, ratio, interval, shift: 0.0, p: 0.5 }, floor: None, differs }
+    }
+
     #[test]
     fn ratios_stay_in_their_column() {
-        assert_eq!(times(14.84), "14.8x");
-        assert_eq!(times(77338.0), ">9999x");
-        assert!([0.001, 9999.4, 1e12].iter().all(|ratio| times(*ratio).len() < RATIO));
+        assert_eq!(times(&comparison(14.84, true)), "14.8x");
+        assert_eq!(times(&comparison(1.03, false)), "~1.03x");
+        assert_eq!(times(&comparison(77338.0, true)), ">9999x");
+        for ratio in [0.001, 9999.4, 1e12] {
+            assert!([true, false].iter().all(|differs| times(&comparison(ratio, *differs)).len() < RATIO));
+        }
+    }
+
+    #[test]
+    fn the_whole_fits_80_columns_and_says_the_verdict() {
+        for runs in [1, 2, 10, 40] {
+            let text = render(&example::report(runs));
+            assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+            assert!(text.contains(if runs < 3 { "[min..max]" } else { "[95%]" }), "{text}");
+        }
+        let text = render(&example::report(20));
+        assert!(text.contains("answer  vm takes "), "{text}");
+        assert!(text.contains("ask to 1st, cold") && text.contains("noise   two equal launches"), "{text}");
+    }
+
+    #[test]
+    fn more_runtimes_have_a_table_of_their_own() {
+        let mut report = example::report(5);
+        report.contenders.push(Contender::try_from("crun".to_owned()).unwrap());
+        let text = render(&report);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert_eq!(text.matches("median [95%]").count(), 2, "{text}");
     }
 
     #[test]
     fn columns_never_touch() {
-        let column = (WIDTH - LABEL - RATIO) / [Kind::Process, Kind::Ctr, Kind::Vm].len();
+        let column = (WIDTH - LABEL - RATIO) / COLUMNS;
         for (unit, median) in [
             (Unit::Bytes, -1.793 * 1048576.0),
             (Unit::Bytes, -123.9 * 1048576.0),
@@ -233,7 +374,8 @@ mod tests {
             (Unit::Count, 999_000.0),
             (Unit::Count, 9e8),
         ] {
-            let cell = shown(unit, Summary { n: 1, median, min: median, max: median });
+            let estimate = Estimate { n: 1, median, interval: None, min: median, max: median, flagged: 0 };
+            let cell = shown(unit, &estimate);
             assert!(cell.len() < column, "{cell:?} fills a column of {column}");
         }
     }

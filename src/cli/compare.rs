@@ -1,0 +1,98 @@
+//! Arguments of `hv compare`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use hv_common::Kind;
+
+use crate::size::parse_bytes;
+
+/// Shown below the help text.
+pub const EXAMPLES: &str = "\
+Exit status: 0 if every launch worked, 1 if one failed or --fail-if-slower found
+something, 125 if hv itself failed, 130 if it was interrupted.
+
+Example: hv compare --kernel vmlinux --out report rootfs.img
+         hv compare --quick rootfs.img -- ./my-program --once
+         hv compare --replay report/report.json
+         hv compare before.json after.json --fail-if-slower 5%";
+
+/// Arguments of `hv compare`.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// The image: a raw ext4, squashfs or EROFS file, or a directory; or two reports (.json) to compare with each other
+    #[arg(value_name = "IMAGE", num_args = 1..=2, required_unless_present = "replay", conflicts_with = "replay")]
+    pub images: Vec<PathBuf>,
+    /// The command; else a shell that says a word and waits while memory is read
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+    /// Counted launches of each kind [default: 40]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: Option<u32>,
+    /// Ten counted launches of each kind
+    #[arg(long, conflicts_with_all = ["runs", "paper"])]
+    pub quick: bool,
+    /// Launch until each interval is narrower than 2 % to either side, 500 blocks are done or the budget is spent
+    #[arg(long, conflicts_with = "runs")]
+    pub paper: bool,
+    /// Seconds that --paper may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, requires = "paper")]
+    pub budget: u64,
+    /// Kinds to launch, in the order of the columns
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "process,ctr,vm", value_parser = parse_kind)]
+    pub kinds: Vec<Kind>,
+    /// Write report.json, report.csv and report.html into DIR
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Write every sample to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Show the report FILE again (and write its page with --out) instead of measuring
+    #[arg(long, value_name = "FILE")]
+    pub replay: Option<PathBuf>,
+    /// Of two reports: end with status 1 when the second is surely slower or larger by more than this
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub fail_if_slower: Option<f64>,
+    /// Memory of container and microVM alike
+    #[arg(long, short, value_name = "SIZE", default_value = "256M", value_parser = parse_bytes)]
+    pub memory: u64,
+    /// Processors of container and microVM alike
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: u32,
+    /// The order of the launches that an earlier report printed
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Seconds after which one launch counts as failed
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Kernel: an ELF vmlinux or a bzImage [default: the newest in the store]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// The kernel's modules: a /lib/modules/VERSION [default: beside the kernel]
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+}
+
+fn parse_kind(word: &str) -> Result<Kind, String> {
+    let known = [Kind::Process, Kind::Ctr, Kind::Vm];
+    known.into_iter().find(|kind| kind.word() == word).ok_or_else(|| "use process, ctr or vm".into())
+}
+
+/// A share from a number of per cent, with or without the sign.
+fn parse_percent(word: &str) -> Result<f64, String> {
+    let number: f64 = word.strip_suffix('%').unwrap_or(word).parse().map_err(|_| "use a number like 5%")?;
+    if (0.0..=1000.0).contains(&number) { Ok(number / 100.0) } else { Err("use 0% to 1000%".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn per_cent_with_and_without_its_sign() {
+        assert_eq!(parse_percent("5%"), Ok(0.05));
+        assert_eq!(parse_percent("50"), Ok(0.5));
+        assert!(["", "%", "-1%", "NaN", "inf", "5 %"].iter().all(|word| parse_percent(word).is_err()));
+    }
+}

@@ -1,0 +1,101 @@
+//! A made-up report for the tests of everything that shows one.
+
+use std::collections::BTreeMap;
+
+use hv_common::{Kind, Phase};
+
+use super::memory::Ledger;
+use super::stats::Random;
+use super::{Contender, Host, REPORT_VERSION, Report, Role, Sample, Schedule};
+
+/// Milliseconds from one phase to the next, for each kind, in the order of the phases.
+const STEPS: [(Kind, [f64; 7]); 3] = [
+    (Kind::Process, [0.8, 0.9, 0.5, 0.0, 0.0, 0.4, 3.0]),
+    (Kind::Ctr, [0.8, 0.9, 4.5, 0.0, 0.1, 0.4, 3.0]),
+    (Kind::Vm, [0.8, 6.0, 30.0, 0.1, 55.0, 2.0, 3.0]),
+];
+
+/// A comparison of so many counted blocks, its samples a few per cent apart.
+pub fn report(runs: usize) -> Report {
+    let contenders: Vec<Contender> = STEPS.iter().map(|(kind, _)| Contender::from(*kind)).collect();
+    let schedule = Schedule::new(&contenders, runs, 1, &[Role::Twin, Role::Cold], 7);
+    let mut random = Random::new(7, "example");
+    let mut clock = 1_000_000_000;
+    let samples = schedule.blocks.iter().enumerate().flat_map(|(block, launches)| {
+        launches.iter().enumerate().map(move |(place, launch)| (block, place, launch))
+    });
+    let samples = samples
+        .map(|(block, place, launch)| {
+            let mut sample = Sample::empty(launch.who.clone(), launch.role, block, place);
+            let factor = if launch.role == Role::Cold { 1.8 } else { 1.0 };
+            fill(&mut sample, &mut clock, factor, &mut random);
+            sample
+        })
+        .collect();
+    Report {
+        version: REPORT_VERSION,
+        hv: "0.1.0".into(),
+        image: "/images/demo.erofs".into(),
+        workload: "/bin/sh -c 'echo ready; read -r line'".into(),
+        limits: "256 MiB of memory, 1 cpu, for container and microVM alike".into(),
+        guest_kernel: Some("/kernels/vmlinux".into()),
+        host: Host {
+            cpu: "Example 9000".into(),
+            cpus: 8,
+            kernel: "6.12.0".into(),
+            cgroup: "v2".into(),
+            load: 0.1,
+            settings: BTreeMap::from([("transparent huge pages".to_owned(), "madvise".to_owned())]),
+            stamps: Vec::new(),
+        },
+        seed: schedule.seed,
+        runs,
+        warm_up: schedule.warm_up,
+        stopped: "all blocks were measured".into(),
+        contenders,
+        skipped: BTreeMap::new(),
+        samples,
+    }
+}
+
+fn fill(sample: &mut Sample, clock: &mut u64, factor: f64, random: &mut Random) {
+    let Some(kind) = sample.kind.kind() else { return };
+    let Some((_, steps)) = STEPS.iter().find(|(of, _)| *of == kind) else { return };
+    let mut step = |ms: f64| {
+        *clock += (ms * 1e6 * factor * (0.03 * random.normal()).exp()) as u64;
+        *clock
+    };
+    sample.asked = step(1.0);
+    let phases = [Phase::Launch, Phase::Opened, Phase::Boundary, Phase::Kernel, Phase::Init, Phase::Exec];
+    for (phase, ms) in phases.into_iter().zip(steps) {
+        let at = step(*ms);
+        let has = match phase {
+            Phase::Kernel => kind == Kind::Vm,
+            Phase::Init => kind != Kind::Process,
+            _ => true,
+        };
+        if has {
+            sample.phases.insert(phase, at);
+        }
+    }
+    sample.first_byte = Some(step(steps[6]));
+    sample.told_to_end = Some(step(0.1));
+    sample.phases.insert(Phase::Exit, step(0.5));
+    sample.gone = step(if kind == Kind::Vm { 20.0 } else { 2.0 });
+    sample.cpu_ns = (steps.iter().sum::<f64>() * 0.9e6) as u64;
+    let vm = kind == Kind::Vm;
+    sample.memory = Ledger {
+        monitor: Some(3 << 20),
+        processes: Some(if vm { 0 } else { 2 << 20 }),
+        guest: vm.then_some(29 << 20),
+        cgroup: (kind != Kind::Process).then_some(if vm { 34 << 20 } else { 4 << 20 }),
+        inside: (kind != Kind::Process).then_some(if vm { 32 << 20 } else { 2 << 20 }),
+        gaps: Vec::new(),
+    };
+    if vm {
+        sample.crossings = BTreeMap::from(
+            [("total", 2900), ("io", 210), ("mmio", 205)].map(|(name, n)| (name.to_owned(), n)),
+        );
+    }
+    sample.status = Some(0);
+}

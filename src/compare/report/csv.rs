@@ -1,0 +1,65 @@
+//! A line for each launch, for a spreadsheet or a data frame.
+
+use std::fmt::Write;
+
+use crate::compare::Report;
+use crate::compare::rows::SECTIONS;
+
+/// The report's samples: who, why, where in the order, every figure in its unit (nanoseconds, bytes, counts),
+/// and the failure. A figure that was not measured is an empty field (RFC 4180).
+pub fn render(report: &Report) -> String {
+    let rows = || SECTIONS.iter().flat_map(|section| section.rows);
+    let mut out = String::from("kind,role,block,place,warm_up");
+    rows().for_each(|row| {
+        let _ = write!(out, ",{}", row.id);
+    });
+    out.push_str(",failure\r\n");
+    for sample in &report.samples {
+        let role = serde_json::to_value(sample.role).unwrap_or_default();
+        let warm_up = sample.block < report.warm_up;
+        let role = role.as_str().unwrap_or_default();
+        let _ = write!(out, "{},{role},{},{},{warm_up}", sample.kind, sample.block, sample.place);
+        for row in rows() {
+            match (row.of)(sample) {
+                Some(value) => write!(out, ",{value}"),
+                None => write!(out, ","),
+            }
+            .unwrap_or_default();
+        }
+        let _ = write!(out, ",{}\r\n", quoted(sample.failure.as_deref().unwrap_or_default()));
+    }
+    out
+}
+
+/// In quotation marks, and with a leading apostrophe where a spreadsheet would calculate instead of show.
+fn quoted(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+    format!("\"{guard}{}\"", text.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example;
+
+    #[test]
+    fn every_launch_is_a_line_with_all_fields() {
+        let report = example::report(3);
+        let text = render(&report);
+        let lines: Vec<&str> = text.split_terminator("\r\n").collect();
+        assert_eq!(lines.len(), report.samples.len() + 1);
+        let fields = lines[0].split(',').count();
+        assert!(lines.iter().all(|line| line.split(',').count() == fields), "{text}");
+        assert!(lines[0].contains("start.ready") && text.contains(",twin,"));
+    }
+
+    #[test]
+    fn failures_cannot_break_out_of_their_field() {
+        assert_eq!(quoted("a \"b\", c"), "\"a \"\"b\"\", c\"");
+        assert_eq!(quoted("=1+1"), "\"'=1+1\"");
+        assert_eq!(quoted(""), "");
+    }
+}
