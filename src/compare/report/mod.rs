@@ -1,7 +1,7 @@
 //! The forms a comparison is shown in, and reading one back.
 //!
 //! - [`text`]: the first screen, 80 columns; [`html`]: one page with its pictures, no network;
-//! - [`csv`]: a line for each launch; [`file`]: the JSON with every sample, written whole and read with suspicion;
+//! - [`csv`]: a line for each launch; [`mod@file`]: the JSON with every sample, written whole and read with suspicion;
 //! - [`difference`]: the table of two reports.
 
 pub mod csv;

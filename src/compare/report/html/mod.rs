@@ -3,8 +3,8 @@
 //! Every plot is inline SVG whose horizontal positions are percentages, so that bars stretch with the page and
 //! letters do not; below each is the table it was drawn from.
 //!
-//! - [`page`]: the frame, its words and its style; [`svg`]: the few shapes that plots are made of;
-//! - [`plots`]: one file a plot.
+//! - `page`: the frame, its words and its style; `svg`: the few shapes that plots are made of;
+//! - `plots`: one file a plot.
 
 mod page;
 mod plots;
