@@ -16,10 +16,27 @@ const PROGRAMS: [&str; 36] = [
     "test", "seq", "sort", "stat", "rm", "unshare", "chroot", "ip", "setsid", "chmod",
 ];
 
-/// A root directory with busybox, made once a test program. Everybody may read it.
+/// Counts up when the tree below changes.
+const RECIPE: u32 = 1;
+
+/// A root directory with busybox, made once for all test programs of this user. Everybody may read it.
 pub fn image() -> &'static Path {
-    static IMAGE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    IMAGE.get_or_init(make_image).path()
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let length = fs::metadata(busybox()).unwrap().len();
+        let user = rustix::process::geteuid().as_raw();
+        let place = std::env::temp_dir().join(format!("hv-test-root-{user}-{RECIPE}-{length}"));
+        if !place.exists() {
+            // Test programs run at once: each makes it apart, the first one's stays.
+            let _ = fs::rename(make_image().path(), &place);
+        }
+        place
+    })
+}
+
+fn busybox() -> &'static str {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    busybox.expect("these tests need the Debian package busybox-static")
 }
 
 /// A root directory of one's own, to spoil.
@@ -30,9 +47,7 @@ pub fn make_image() -> tempfile::TempDir {
     for sub in ["bin", "etc", "home/ann", "proc", "sys", "dev", "tmp"] {
         fs::create_dir_all(root.join(sub)).unwrap();
     }
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    let busybox = busybox.expect("these tests need the Debian package busybox-static");
-    fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    fs::copy(busybox(), root.join("bin/busybox")).unwrap();
     for program in PROGRAMS {
         symlink("busybox", root.join("bin").join(program)).unwrap();
     }
@@ -169,33 +184,22 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Runs the test of this path once more as an unprivileged user, from a copy of this test program in a
-/// place that every user can reach.
+/// Runs the test of this path once more as an unprivileged user. The program is named by a descriptor: the
+/// user may not be able to reach it where it was built.
 pub fn again_as_nobody(test: &str) {
     // As the test program knows it: without the crate.
     let test = test.split_once("::").map_or(test, |(_, path)| path);
+    use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
     if !is_root() {
         return;
     }
-    static COPY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (dir, program) = COPY.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let program = dir.path().join("tests");
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        (dir, program)
-    });
-    let mut command = std::process::Command::new(program);
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let program = File::open("/proc/self/exe").unwrap();
+    let mut command = std::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env("TMPDIR", dir.path());
-    command.current_dir("/").uid(NOBODY).gid(NOBODY);
-    let output = loop {
-        match command.output() {
-            // A container that another thread is just starting still has the copy open for writing.
-            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
-            other => break other.unwrap(),
-        }
-    };
+    let output = command.current_dir("/").uid(NOBODY).gid(NOBODY).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     assert!(output.status.success() && text.contains("1 passed"), "as user {NOBODY}:\n{text}");
