@@ -75,6 +75,11 @@ impl InTerminal {
         }
     }
 
+    /// Whether `text` was shown by the time of the last [`InTerminal::wait_for`].
+    pub fn has_shown(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.seen).contains(text)
+    }
+
     /// The terminal's mode, as the next program would find it.
     pub fn mode(&self) -> Termios {
         tcgetattr(&self.theirs).unwrap()
