@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_frames_are_errors() {
+    fn attack_34_hostile_frames_are_errors() {
         let endless = u32::MAX.to_le_bytes();
         assert!(read_frame::<FromGuest>(&endless[..]).is_err());
         assert!(read_frame::<FromGuest>(&[9, 0, 0, 0, 1][..]).is_err(), "truncated");

@@ -129,7 +129,8 @@ impl Hostile {
     /// Nothing was made or changed there.
     #[track_caller]
     pub fn outside_is_untouched(&self, way: Way) {
-        let names: Vec<_> = fs::read_dir(self.outside()).unwrap().map(|one| one.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(self.outside()).unwrap().map(|one| one.unwrap().file_name()).collect();
         assert_eq!(names, ["victim"], "{way:?}");
         assert_eq!(fs::read_to_string(self.victim()).unwrap(), "of the host\n", "{way:?}");
     }

@@ -28,7 +28,7 @@ fn every_attack_is_in_the_table_and_every_test_of_it_exists() {
     };
     let rows: Vec<Vec<&str>> = text
         .lines()
-        .filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit())
+        .filter(|line| line.starts_with("| ") && line.as_bytes().get(2).is_some_and(u8::is_ascii_digit))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
     let numbers: Vec<usize> = rows.iter().map(|row| row[0].parse().unwrap()).collect();

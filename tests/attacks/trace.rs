@@ -104,6 +104,7 @@ impl<S: FnMut(&Call) -> Go> Tracer<S> {
         }
         let file = tempfile::tempfile().unwrap();
         held.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file.try_clone().unwrap());
+        #[expect(clippy::zombie_processes, reason = "a traced process is waited for with its threads, below")]
         let mut child = held.spawn().unwrap();
         let first = Pid::from_raw(child.id() as i32);
         let options = Options::PTRACE_O_TRACEEXEC
@@ -127,11 +128,9 @@ impl<S: FnMut(&Call) -> Go> Tracer<S> {
                     status = Some(code);
                     break;
                 }
-                WaitStatus::PtraceSyscall(pid) => {
-                    if self.at_call(pid) == Go::Kill {
-                        self.kill();
-                        break;
-                    }
+                WaitStatus::PtraceSyscall(pid) if self.at_call(pid) == Go::Kill => {
+                    self.kill();
+                    break;
                 }
                 WaitStatus::PtraceEvent(pid, _, kind) => self.at_event(pid, kind),
                 WaitStatus::Stopped(pid, signal) => drop(ptrace::syscall(pid, signal)),
@@ -149,7 +148,8 @@ impl<S: FnMut(&Call) -> Go> Tracer<S> {
         let _ = nix::sys::signal::kill(self.first, Signal::SIGKILL);
         // Each of its threads has to be waited for.
         while let Ok(event) = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
-            if matches!(event, WaitStatus::Signaled(pid, ..) | WaitStatus::Exited(pid, _) if pid == self.first) {
+            if matches!(event, WaitStatus::Signaled(pid, ..) | WaitStatus::Exited(pid, _) if pid == self.first)
+            {
                 return;
             }
         }

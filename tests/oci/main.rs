@@ -7,7 +7,6 @@ mod support;
 mod bundle;
 
 mod ctr {
-    mod attacks;
     mod lifecycle;
     mod process;
     mod races;

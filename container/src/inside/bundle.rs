@@ -213,7 +213,7 @@ impl Opened {
         mount::attach(tree.as_fd(), object.as_fd())
     }
 
-    fn bind_console(&self) -> Result<(), Errno> {
+    pub(super) fn bind_console(&self) -> Result<(), Errno> {
         let Some(theirs) = &self.terminal else { return Ok(()) };
         let dev = match resolve(self.at(Slot::Root)?, c"dev", true) {
             // Without a /dev there is no console in it.

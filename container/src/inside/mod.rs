@@ -14,6 +14,8 @@ mod contained;
 mod hook;
 mod init;
 mod mount;
+#[cfg(test)]
+mod race;
 mod terminal;
 
 pub(crate) use contained::{Contained, User};

@@ -91,7 +91,10 @@ fn attack_03_descriptors_of_the_caller_are_not_inherited() {
         };
         // The caller's shell has the host's root open, twice, and not to be closed by exec.
         let mut command = Command::new("sh");
-        command.args(["-c", "exec 3</ 9</; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+        command
+            .args(["-c", "exec 3</ 9</; exec \"$@\"", "sh"])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         command.current_dir(inner.get_current_dir().unwrap()).env_remove("XDG_RUNTIME_DIR");
         let done = finish(command, b"");
         if way.door != Door::Exec || bundle.pid() != 0 {
@@ -149,7 +152,8 @@ fn attack_16_cve_2020_15257_no_socket_can_be_reached_by_name_alone() {
             for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
                 let target = fs::read_link(entry.path()).unwrap_or_default();
                 let text = target.to_string_lossy();
-                let Some(inode) = text.strip_prefix("socket:[").and_then(|text| text.strip_suffix(']')) else {
+                let Some(inode) = text.strip_prefix("socket:[").and_then(|text| text.strip_suffix(']'))
+                else {
                     continue;
                 };
                 let line = table.lines().find(|line| line.split_whitespace().nth(6) == Some(inode));

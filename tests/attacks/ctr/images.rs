@@ -23,7 +23,10 @@ fn attack_29_cve_2026_24054_an_image_without_contents_is_nobody_elses_disk() {
         assert_eq!(fs::read_dir(&empty).unwrap().count(), 0, "{way:?}");
     }
     let after = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-    assert!(after <= mounts + 2, "other tests' mounts come and go, a root disk's would stay: {mounts} {after}");
+    assert!(
+        after <= mounts + 2,
+        "other tests' mounts come and go, a root disk's would stay: {mounts} {after}"
+    );
 }
 
 /// A file system that lies about itself goes to the host's kernel only as far as root allows, read-only; of a

@@ -60,7 +60,8 @@ fn attack_20_the_kernels_knobs_are_hidden_or_read_only() {
         "/sys/fs/cgroup/release_agent",
     ];
     let contents: Vec<_> = knobs.iter().map(|path| fs::read(path).ok()).collect();
-    let secrets = "/proc/kcore /proc/keys /proc/timer_list /proc/sched_debug /proc/interrupts /proc/latency_stats";
+    let secrets =
+        "/proc/kcore /proc/keys /proc/timer_list /proc/sched_debug /proc/interrupts /proc/latency_stats";
     let trees = "/proc/acpi /proc/asound /proc/scsi /sys/firmware /sys/devices/virtual/powercap";
     let script = format!(
         "for knob in {}; do (cat $knob > /dev/shm/x; cat /dev/shm/x > $knob || echo > $knob) 2> /dev/null && echo written $knob; done; \

@@ -19,7 +19,7 @@ use crate::trace::{Go, trace};
 /// How many calls apart hv is killed: (in the container's process, in the monitor).
 fn strides() -> (usize, usize) {
     // In the testbed everything takes a hundred times as long.
-    if std::env::var_os("HV_BIN_DIR").is_some() { (45, 150) } else { (1, 5) }
+    if std::env::var_os("HV_BIN_DIR").is_some() { (80, 300) } else { (1, 10) }
 }
 
 /// One start, that can be repeated.
@@ -47,7 +47,11 @@ impl Start<'_> {
                 // What the kernel kills with hv, it kills in its own time.
                 wait_until(|| !traced.pids.iter().any(|pid| is_alive(*pid) && !waits_at_gate(*pid)), &name);
                 (self.next)(&name);
-                assert_gone(&name, &traced.pids, &format!("{what}: killed at call {number} (monitor: {monitor})"));
+                assert_gone(
+                    &name,
+                    &traced.pids,
+                    &format!("{what}: killed at call {number} (monitor: {monitor})"),
+                );
                 if count <= number {
                     // It has come to its end before.
                     break;
@@ -113,7 +117,11 @@ fn is_root() -> bool {
 
 /// The lines of a plan that `--dry-run` prints.
 fn steps(mut command: Command) -> usize {
-    finish(std::mem::replace(command.arg("--dry-run"), Command::new("true")), b"").expect(0).text().lines().count()
+    finish(std::mem::replace(command.arg("--dry-run"), Command::new("true")), b"")
+        .expect(0)
+        .text()
+        .lines()
+        .count()
 }
 
 #[test]
@@ -177,7 +185,7 @@ fn a_killed_hv_oci_leaves_nothing() {
     }
     let hostile = Hostile::new();
     // The plan of the two is the same.
-    for (verb, sparse) in [("create", 1), ("run", 10)] {
+    for (verb, sparse) in [("create", 1), ("run", 20)] {
         let bundle = hostile.bundle(WAY, &["true"]);
         let state = bundle.dir.join("state");
         let oci = |words: &[&str]| {
@@ -194,8 +202,10 @@ fn a_killed_hv_oci_leaves_nothing() {
             }
             assert!(!state.join(name).exists());
             let group = bundle.id.as_str();
-            let tops = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-            let left = tops.chain(["/sys/fs/cgroup".into()]).find(|top| top.join("hv-test").join(group).exists());
+            let tops =
+                fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+            let left =
+                tops.chain(["/sys/fs/cgroup".into()]).find(|top| top.join("hv-test").join(group).exists());
             assert_eq!(left, None, "{name}");
         };
         let (times, calls) = Start { command: &command, next: &next }.kill_everywhere(verb, sparse);

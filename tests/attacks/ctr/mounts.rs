@@ -69,7 +69,10 @@ fn attack_11_cve_2025_52565_the_console_lies_on_nothing_of_the_hosts() {
             // No /dev of its own: CVE-2026-88264.
             without_mounts_below(config, "/dev/");
             config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev");
-            config["mounts"].as_array_mut().unwrap().push(json!({"destination": "/dev/pts", "type": "devpts",
+            config["mounts"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"destination": "/dev/pts", "type": "devpts",
                 "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]}));
             config["process"]["terminal"] = json!(true);
         });
@@ -195,7 +198,12 @@ fn attack_17_mounts_do_not_spread_and_the_root_cannot_be_left() {
         mkdir -p /dev/shm/a; chroot /dev/shm/a /bin/true 2> /dev/null; cd /../../..; ls -d etc; \
         stat -c %i / /.. | sort -u | wc -l; grep -c 'shared:' /proc/self/mountinfo; ls /proc/1/root/home";
     Hostile::new().each_way(script, |way, done| {
-        assert_eq!(done.text().lines().take(3).collect::<Vec<_>>(), ["etc", "1", "0"], "{way:?}: {}", done.stderr);
+        assert_eq!(
+            done.text().lines().take(3).collect::<Vec<_>>(),
+            ["etc", "1", "0"],
+            "{way:?}: {}",
+            done.stderr
+        );
         let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!host.contains(" /mnt ") && !host.contains(" /dev/shm/a "), "{way:?}: {host}");
     });

@@ -98,7 +98,8 @@ fn attack_21_root_inside_is_not_root_of_the_host_and_ids_stay_mapped() {
     });
     for way in hostile.ways().into_iter().filter(|way| way.rooted) {
         let made = format!("made-{:?}", way.door);
-        let script = format!("id -u; touch /mnt/{made}; chown 0:0 /mnt/victim 2> /dev/null && echo taken; echo end");
+        let script =
+            format!("id -u; touch /mnt/{made}; chown 0:0 /mnt/victim 2> /dev/null && echo taken; echo end");
         let done = hostile.run(way, &script);
         assert_eq!(done.text(), "0\nend\n", "{way:?}: {}", done.stderr);
         assert_eq!(fs::metadata(shared.outside().join(made)).unwrap().uid(), 100_000, "{way:?}");

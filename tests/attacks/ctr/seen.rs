@@ -57,7 +57,10 @@ fn attack_22_the_session_keyring_is_a_new_one() {
         let joined = seen.iter().find(joins).unwrap_or_else(|| panic!("{way:?}: no new keyring"));
         let program = seen.iter().rfind(|one| one.call.number == libc::SYS_execve).unwrap();
         assert_eq!(seen.iter().filter(|one| joins(one)).count(), 1, "{way:?}");
-        assert!(joined.call.pid == program.call.pid || way.door == Door::Ctr, "{way:?}: its process or its parent");
+        assert!(
+            joined.call.pid == program.call.pid || way.door == Door::Ctr,
+            "{way:?}: its process or its parent"
+        );
     }
 }
 
@@ -93,7 +96,10 @@ fn names_in_the_image_are_resolved_by_openat2() {
                 }
                 libc::SYS_openat2 => {
                     let inside = resolve & (libc::RESOLVE_IN_ROOT | libc::RESOLVE_BENEATH) != 0;
-                    assert!(inside && resolve & libc::RESOLVE_NO_MAGICLINKS != 0, "{way:?}: {path}: {resolve:#x}");
+                    assert!(
+                        inside && resolve & libc::RESOLVE_NO_MAGICLINKS != 0,
+                        "{way:?}: {path}: {resolve:#x}"
+                    );
                 }
                 _ => {}
             }

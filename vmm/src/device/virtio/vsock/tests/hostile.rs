@@ -78,7 +78,7 @@ fn bug_09_a_guest_that_ignores_its_credit_is_reset() {
 }
 
 #[test]
-fn packets_for_elsewhere_are_dropped_and_other_types_reset() {
+fn attack_35_packets_for_elsewhere_are_dropped_and_other_types_reset() {
     let mut guest = Guest::new(4);
     let _listener = guest.listen(PORT);
     guest.send(Header { dst_cid: 7, ..guest.header(Op::Request) }, &[]);
