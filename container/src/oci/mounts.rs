@@ -1,4 +1,4 @@
-//! `mounts` become steps. Pure: nothing of the host is opened; [`super::create`] opens the sources.
+//! `mounts` become steps. Pure: nothing of the host is opened; [`mod@super::create`] opens the sources.
 
 use std::ffi::CString;
 use std::path::{Component, Path};

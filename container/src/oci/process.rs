@@ -120,7 +120,7 @@ const NONE: Capabilities = {
     }
 };
 
-/// Names that no kernel of today has are left out, as the specification asks; [`unknown_capabilities`]
+/// Names that no kernel of today has are left out, as the specification asks; [`capabilities_not_granted`]
 /// tells them.
 fn capabilities(sets: &config::Capabilities) -> Capabilities {
     Capabilities {
