@@ -90,21 +90,49 @@ impl<'m> Buffers<'m> {
 
     /// Drops the first `count` bytes; all if there are not that many.
     pub fn advance(&mut self, count: usize) {
-        *self = self.split_off(count).unwrap_or_default();
+        if count >= self.len {
+            return *self = Buffers::default();
+        }
+        self.len -= count;
+        let (mut left, mut gone) = (count, 0);
+        while let Some(slice) = self.slices.get(gone).filter(|slice| slice.len() <= left) {
+            left -= slice.len();
+            gone += 1;
+        }
+        self.slices.drain(..gone);
+        // `left` is inside the slice that is the first now, so this cannot be refused.
+        if let Some(first) = self.slices.first_mut()
+            && let Ok(rest) = first.offset(left)
+        {
+            *first = rest;
+        }
     }
 
     /// Drops what is behind the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
-        self.split_off(len);
+        while self.len > len {
+            let Some(slice) = self.slices.pop() else { return };
+            self.last = None;
+            self.len -= slice.len();
+            // The end is inside of it, if anywhere, so this cannot be refused.
+            if let Some(kept) = len.checked_sub(self.len).filter(|kept| *kept > 0)
+                && let Ok(head) = slice.subslice(0, kept)
+            {
+                self.slices.push(head);
+                self.len = len;
+            }
+        }
     }
 
     /// Copies the first bytes out and drops them from the front; None (and nothing changed) if there are
     /// not enough. Each byte is read from guest memory once.
     pub fn take_array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let rest = self.split_off(N)?;
+        if self.len < N {
+            return None;
+        }
         let mut bytes = [0; N];
         self.copy_to(&mut bytes);
-        *self = rest;
+        self.advance(N);
         Some(bytes)
     }
 
@@ -204,7 +232,15 @@ mod tests {
                 assert!(buffers.push(&memory, GuestAddress(address), 8));
             }
             buffers.copy_from(&core::array::from_fn::<u8, 24, _>(|i| i as u8));
+            let (mut front, mut back) = (buffers.clone(), buffers.clone());
+            front.truncate(at);
+            back.advance(at);
             let rest = buffers.split_off(at).unwrap();
+            for (one, other) in [(&buffers, &front), (&rest, &back)] {
+                let (mut bytes, mut same) = ([0xff; 24], [0xff; 24]);
+                assert_eq!((one.copy_to(&mut bytes), one.len()), (other.copy_to(&mut same), other.len()));
+                assert_eq!(bytes, same);
+            }
             assert_eq!((buffers.len(), rest.len()), (at, 24 - at));
             let mut bytes = [0xff; 24];
             assert_eq!(buffers.copy_to(&mut bytes), at);

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use acpi_tables::{Aml, aml};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::bells::Bells;
 use super::handshake::{Handshake, QueueSetup};
 use super::interrupt::Wire;
-use super::transport::{Bells, Effect, Parts};
+use super::transport::{Effect, Parts};
 use super::{VirtioDevice, lock};
 use crate::device::{self as machine, Device, Doorbell, Range};
 use crate::memory::{GuestMemory, layout};
@@ -157,11 +158,11 @@ impl Device for Transport {
         Some(machine::Interrupt { gsi: self.place.gsi(), event: &self.line.0 })
     }
 
-    /// One a queue. (A notification that comes as a write nevertheless has the same effect.)
+    /// One a queue that is not served at once. (A notification that comes as a write has the same effect.)
     fn doorbells(&self) -> Vec<Doorbell<'_>> {
         let address = self.place.base() + QUEUE_NOTIFY;
-        let numbered = (0..).zip(self.bells.events());
-        numbered.map(|(value, event)| Doorbell { address, value: Some(value), event }).collect()
+        let doorbell = |(queue, event)| Doorbell { address, value: Some(queue as u32), event };
+        self.bells.doorbells().map(doorbell).collect()
     }
 
     fn subscriber(&self) -> Option<machine::Subscriber> {
@@ -208,16 +209,15 @@ impl Device for Transport {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        let mut registers = self.registers();
         if offset >= CONFIG_SPACE {
-            registers.handshake.write_config(offset - CONFIG_SPACE, data);
-        } else if let (Ok(word), 0) = (<[u8; 4]>::try_from(data), offset % 4) {
-            let value = u32::from_le_bytes(word);
-            if offset == QUEUE_NOTIFY {
-                self.bells.ring(value as usize);
-            } else if registers.write(offset, value) == Effect::Activated {
-                self.bells.ring_all();
-            }
+            return self.registers().handshake.write_config(offset - CONFIG_SPACE, data);
+        }
+        let (Ok(word), 0) = (<[u8; 4]>::try_from(data), offset % 4) else { return };
+        let value = u32::from_le_bytes(word);
+        if offset == QUEUE_NOTIFY {
+            self.bells.notified(value as usize);
+        } else if self.registers().write(offset, value) == Effect::Activated {
+            self.bells.ring_all();
         }
     }
 }

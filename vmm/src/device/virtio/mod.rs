@@ -6,12 +6,14 @@
 //! - [`handshake`]: device status, feature negotiation, queue set-up: common to every transport.
 //! - [`mmio`], [`pci`]: the transports over it, two ways in which registers and interrupts look. [`transport`]:
 //!   what both are made of, and the choice between them.
-//! - [`interrupt`]: how a device interrupts its driver. [`activity`]: what is counted of every device. [`events`]: a device in the event loop.
+//! - [`bells`]: how a driver's notifications reach a device. [`interrupt`]: how the device interrupts its driver.
+//!   [`activity`]: what is counted of every device. [`events`]: a device in the event loop.
 //! - [`rate_limit`]: token buckets for devices that have limits.
 //!
 //! # Assembly
 //! [`transport::TransportKind::assemble`] makes [`Device`](crate::device::Device)s of the machine out of
-//! [`VirtioDevice`]s; no transport knows which device it carries. All I/O runs on the event loop's thread; vCPU threads only come for registers.
+//! [`VirtioDevice`]s; no transport knows which device it carries. I/O runs on the event loop's thread, but for what is done at once
+//! on the thread of the vCPU that asks for it ([`bells`]).
 //!
 //! # The driver is hostile
 //! Whatever the guest writes, a device may break only for that guest: an invalid ring or chain makes the
@@ -56,6 +58,7 @@
 
 pub mod activity;
 pub mod balloon;
+pub mod bells;
 pub mod block;
 pub mod chain;
 pub mod console;
@@ -87,8 +90,8 @@ use queue::Virtqueue;
 /// What a virtio device is to transports, to the event loop and to the machine.
 ///
 /// A device is driven from two threads, one at a time (it lives in a [`SharedDevice`]): a vCPU thread
-/// activates and resets it and reaches its configuration space; the event loop's thread calls
-/// [`VirtioDevice::handle`].
+/// activates and resets it, reaches its configuration space and calls [`VirtioDevice::serve_at_once`]; the event
+/// loop's thread calls [`VirtioDevice::handle`].
 pub trait VirtioDevice: Send {
     /// What to call it in messages and listings, for example `block "root"`.
     fn name(&self) -> &str;
@@ -137,6 +140,20 @@ pub trait VirtioDevice: Send {
     /// Whether its events are served by a thread of its own: its I/O may take longer than others can wait.
     fn own_thread(&self) -> bool {
         false
+    }
+
+    /// Whether the driver's notifications of this queue come to [`VirtioDevice::serve_at_once`] first. Constant.
+    fn serves_at_once(&self, _queue: usize) -> bool {
+        false
+    }
+
+    /// The driver notified this queue, and its vCPU waits: does what does not wait for anything, and little of
+    /// that. [`Progress::More`] hands the rest to the event loop.
+    ///
+    /// # Errors
+    /// As [`VirtioDevice::handle`].
+    fn serve_at_once(&mut self, _queue: usize) -> Result<Progress, DeviceError> {
+        Ok(Progress::More)
     }
 
     /// Descriptors, beside the queues' notifications, that the event loop watches for it, **edge

@@ -3,8 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
+use super::bells::Bells;
 use super::events::Subscriber;
 use super::handshake::Handshake;
 use super::interrupt::{Interrupt, Wire};
@@ -109,38 +108,13 @@ impl Parts {
     /// A device whose interrupts go out through `wire`.
     pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory, wire: Arc<dyn Wire>) -> io::Result<Parts> {
         let (name, device_type) = (device.name().to_owned(), device.device_type());
-        let bell = |_: &u16| EventFd::new(EFD_NONBLOCK).map(Arc::new);
-        let bells: Vec<_> = device.queue_sizes().iter().map(bell).collect::<io::Result<_>>()?;
         let interrupt = Arc::new(Interrupt::new(wire));
         let handshake = Handshake::new(device, memory, Arc::clone(&interrupt));
-        let subscriber =
-            Subscriber::new(Arc::clone(handshake.device()), Arc::clone(&interrupt), bells.clone())?;
+        let bells = Bells::new(handshake.device(), &interrupt)?;
+        let events = bells.events();
+        let subscriber = Subscriber::new(Arc::clone(handshake.device()), Arc::clone(&interrupt), events)?;
         let subscriber = Arc::new(Mutex::new(subscriber));
-        Ok(Parts { name, device_type, handshake, interrupt, bells: Bells(bells), subscriber })
-    }
-}
-
-/// A device's queue notifications, by queue.
-pub(super) struct Bells(Vec<Arc<EventFd>>);
-
-impl Bells {
-    /// Wakes the device for the queue of this index; nothing if there is none.
-    pub fn ring(&self, queue: usize) {
-        if let Some(bell) = self.0.get(queue) {
-            // Only a full counter can fail this, and then the event is pending anyway.
-            let _ = bell.write(1);
-        }
-    }
-
-    /// Wakes it for every queue: what the driver made available before the device was live, or while it
-    /// was saved, came without a notification.
-    pub fn ring_all(&self) {
-        (0..self.0.len()).for_each(|queue| self.ring(queue));
-    }
-
-    /// What rings for each queue.
-    pub fn events(&self) -> impl Iterator<Item = &EventFd> {
-        self.0.iter().map(|bell| &**bell)
+        Ok(Parts { name, device_type, handshake, interrupt, bells, subscriber })
     }
 }
 

@@ -12,6 +12,10 @@ use crate::device::virtio::rate_limit::RateLimiter;
 use crate::device::virtio::{DeviceError, Interrupt, Progress};
 use crate::memory::GuestMemory;
 
+/// How much a vCPU does itself for one notification, in bytes: a request of 128 KiB, or some small ones. More is
+/// worth another thread.
+const AT_ONCE: usize = (128 << 10) + 4 * CHAIN_COST;
+
 /// Queues, engine, and what connects them to the guest.
 pub struct Active {
     pub memory: GuestMemory,
@@ -67,6 +71,41 @@ impl Active {
         self.engine.quiet(false);
         // What ended before the event was switched on again came without one.
         self.answer_ended()?;
+        Ok(progress)
+    }
+
+    /// Serves one queue as far as a vCPU may wait for it; [`Progress::More`] if something is left.
+    pub fn serve_at_once(&mut self, index: usize, disk: &super::Disk) -> Result<Progress, DeviceError> {
+        let Active { memory, interrupt, queues, engine, serial, .. } = self;
+        let Some(queue) = queues.get_mut(index).and_then(Option::as_mut) else { return Ok(Progress::Done) };
+        let mut spent = 0;
+        let progress = loop {
+            let Some(chain) = queue.pop(memory)? else {
+                if queue.enable_notification(memory)? {
+                    continue;
+                }
+                break Progress::Done;
+            };
+            spent += CHAIN_COST + chain.readable.len() + chain.writable.len();
+            let (head, writable) = (chain.head, chain.writable.len());
+            let asked = Asked::read(disk, chain);
+            let written = written(&asked, writable);
+            let Some(status) = asked.status else {
+                queue.add_used(memory, head, 0)?;
+                continue;
+            };
+            let result = match asked.request {
+                _ if spent > AT_ONCE => None,
+                Ok(request) => engine.carry_out_at_once(request, serial),
+                Err(refusal) => Some(Err(refusal)),
+            };
+            let Some(result) = result else {
+                queue.undo_pop();
+                break Progress::More;
+            };
+            answer(memory, queue, &Owed { queue: index, head, status, written }, result)?;
+        };
+        queue.signal(memory, interrupt)?;
         Ok(progress)
     }
 

@@ -6,6 +6,9 @@
 //! - A write to the page cache is one `pwritev2`: the ring would hand it to a kernel thread.
 //! - With direct I/O everything goes through the ring, as does a flush while the ring is in use.
 //!
+//! What waits for nothing is done on the thread of the vCPU that asks ([`Engine::carry_out_at_once`]): a read of
+//! what is in the page cache, and a write to it, which waits seldom ([`Patience`]).
+//!
 //! Where the host allows no io_uring (`kernel.io_uring_disabled`, a system call filter), all of it is positioned
 //! I/O on the thread that asks. What one of the two is asked to do has no order, as the standard says: a driver
 //! that needs one waits for the answer.
@@ -17,6 +20,7 @@ use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::disk::{Disk, Extent};
+use super::patience::Patience;
 use super::request::{Clear, Refusal, Request};
 use crate::device::virtio::chain::Buffers;
 use crate::memory::GuestMemory;
@@ -70,6 +74,8 @@ pub struct Engine {
     blind: bool,
     /// Whether that has been found out.
     tried: bool,
+    /// A vCPU's, with writes.
+    patience: Patience,
 }
 
 enum Background {
@@ -91,7 +97,9 @@ impl Engine {
             Choice::Ring => Background::Untried,
             Choice::Positioned => Background::Unavailable,
         };
-        Engine { disk, memory, capacity, event, background, write_through: false, blind: false, tried: false }
+        let patience = Patience::default();
+        let (write_through, blind, tried) = (false, false, false);
+        Engine { disk, memory, capacity, event, background, write_through, blind, tried, patience }
     }
 
     /// Each write is on the medium when it is answered, from now on.
@@ -112,6 +120,30 @@ impl Engine {
             Request::Clear(ranges) => self.clear(&ranges),
         };
         Outcome::Done(result.map_err(Refusal::from))
+    }
+
+    /// Carries a request out if that takes no longer than a vCPU may wait; None, and it is as if nobody had tried,
+    /// if it would.
+    pub fn carry_out_at_once(&mut self, request: Request, serial: &[u8]) -> Option<Result<(), Refusal>> {
+        let result = match request {
+            Request::Read(extent, mut to) if !self.blind && self.disk.is_whole(extent) => {
+                match self.disk.read_cached(extent, &mut to) {
+                    Ok(_) if to.is_empty() => Ok(()),
+                    Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+                    // The ring reads what is not in memory.
+                    _ => return None,
+                }
+            }
+            Request::Write(extent, from) if !self.write_through && self.patience.is_left() => {
+                self.patience.time(|| self.disk.write(extent, from, false))
+            }
+            Request::Identify(to) => {
+                to.copy_from(serial);
+                Ok(())
+            }
+            _ => return None,
+        };
+        Some(result.map_err(Refusal::from))
     }
 
     fn read(&mut self, extent: Extent, mut to: Buffers, owed: Owed, waiting: u16) -> Outcome {

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`Disk`]: the file, and what may be done with it. `geometry`: its block sizes.
 //! - `request`: what a driver asks, checked as a whole. `engine`: how it is carried out: at once, or by io_uring.
-//! - `active`: queues and engine together. `config`: what a driver reads about the disk.
+//! - `patience`: how long a vCPU waits for a write. `active`: queues and engine together. `config`: what a driver reads about the disk.
 //!
 //! The image is raw by definition: no content that a guest writes can make it anything else. Data moves between
 //! the file and guest memory without a copy in the monitor. Interrupts go out once for each batch.
@@ -13,6 +13,7 @@ mod config;
 mod disk;
 mod engine;
 mod geometry;
+mod patience;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -202,6 +203,15 @@ impl VirtioDevice for Block {
 
     fn own_thread(&self) -> bool {
         self.own_thread
+    }
+
+    /// Not where each request waits for the medium, or maybe for a limit.
+    fn serves_at_once(&self, _queue: usize) -> bool {
+        !self.disk.direct() && self.limiter.is_none()
+    }
+
+    fn serve_at_once(&mut self, queue: usize) -> Result<Progress, DeviceError> {
+        self.active.as_mut().map_or(Ok(Progress::Done), |active| active.serve_at_once(queue, &self.disk))
     }
 
     fn sources(&self) -> Vec<RawFd> {

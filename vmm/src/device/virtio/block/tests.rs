@@ -354,3 +354,34 @@ proptest! {
         prop_assert_eq!(file.metadata().unwrap().len(), 64 * 512);
     }
 }
+
+/// What a vCPU's own thread is enough for is answered before the event loop runs.
+#[test]
+fn what_waits_for_nothing_is_done_on_the_spot() {
+    let (mut rig, file) = rig(false);
+    rig.submit(0, &[header(spec::VIRTIO_BLK_T_OUT, 5), Buffer::Out(vec![0x77; 512]), Buffer::In(1)]);
+    rig.submit(0, &[header(spec::VIRTIO_BLK_T_GET_ID, 0), Buffer::In(20), Buffer::In(1)]);
+    rig.kick_without_running(0);
+    assert_eq!((rig.answer(0).bytes, rig.answer(0).bytes[20]), (vec![OK], OK));
+    assert_eq!(sector(&file, 5), [0x77; 512]);
+    assert_eq!(rig.interrupts(), 1);
+    rig.submit(0, &[header(spec::VIRTIO_BLK_T_FLUSH, 0), Buffer::In(1)]);
+    rig.kick_without_running(0);
+    assert!(rig.used(0).is_none(), "a flush waits for the medium: it is another thread's");
+    rig.run();
+    assert_eq!(rig.answer(0).bytes, [OK]);
+}
+
+#[test]
+fn much_at_once_is_left_to_the_event_loop() {
+    let (mut rig, _) = rig(false);
+    for _ in 0..40 {
+        rig.submit(0, &[header(spec::VIRTIO_BLK_T_OUT, 0), Buffer::Out(vec![1; 8192]), Buffer::In(1)]);
+    }
+    rig.kick_without_running(0);
+    let first = std::iter::from_fn(|| rig.used(0)).count();
+    assert!((1..40).contains(&first), "{first}");
+    rig.run();
+    let rest = std::iter::from_fn(|| rig.used(0)).count();
+    assert_eq!(first + rest, 40);
+}

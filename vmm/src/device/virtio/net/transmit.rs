@@ -23,12 +23,13 @@ impl Transmitter {
         Transmitter { queue, features }
     }
 
-    /// Sends the frames that are there, as long as the limit allows.
+    /// Sends the frames that are there, as long as the limit allows, and about so many bytes at most.
     ///
     /// # Errors
     /// The driver broke the queue.
     pub fn run(
         &mut self,
+        bytes: usize,
         to: &File,
         memory: &GuestMemory,
         interrupt: &Interrupt,
@@ -36,7 +37,7 @@ impl Transmitter {
         limit: &mut Option<RateLimiter>,
     ) -> Result<Progress, DeviceError> {
         let features = self.features;
-        self.queue.serve(memory, interrupt, |chain| {
+        self.queue.serve_up_to(bytes, memory, interrupt, |chain| {
             if !limit
                 .as_mut()
                 .is_none_or(|limit| limit.allow(chain.readable.len().saturating_sub(header::LEN) as u64))

@@ -14,8 +14,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::bells::Bells;
 use super::interrupt::Interrupt;
-use super::transport::{Bells, Effect, Parts};
+use super::transport::{Effect, Parts};
 use super::{VirtioDevice, lock};
 use crate::device::message::Messages;
 use crate::device::pci::Function;
@@ -163,7 +164,7 @@ impl Transport {
                 }
             }
             DEVICE => self.registers().handshake_mut().write_config(within, data),
-            NOTIFY => self.bells.ring((within / NOTIFY_STEP) as usize),
+            NOTIFY => self.bells.notified((within / NOTIFY_STEP) as usize),
             TABLE => self.msix.write_table(within, data),
             _ => {}
         }
@@ -195,14 +196,12 @@ impl Device for Transport {
         Some(&*self.msix)
     }
 
-    /// One a queue, at an address of its own, so that the value does not matter. (A notification that
-    /// comes as a write nevertheless has the same effect.)
+    /// One a queue that is not served at once, at an address of its own, so that the value does not matter. (A
+    /// notification that comes as a write has the same effect.)
     fn doorbells(&self) -> Vec<Doorbell<'_>> {
-        let addresses = (self.place.base() + NOTIFY..).step_by(NOTIFY_STEP as usize);
-        addresses
-            .zip(self.bells.events())
-            .map(|(address, event)| Doorbell { address, value: None, event })
-            .collect()
+        let address = |queue: usize| self.place.base() + NOTIFY + NOTIFY_STEP * queue as u64;
+        let doorbells = self.bells.doorbells();
+        doorbells.map(|(queue, event)| Doorbell { address: address(queue), value: None, event }).collect()
     }
 
     fn subscriber(&self) -> Option<machine::Subscriber> {
