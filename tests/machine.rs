@@ -7,7 +7,7 @@ mod vm {
 
     use hv_common::Kind;
 
-    use super::support::{Finished, Running, finish, shell, unavailable};
+    use super::support::{Finished, Running, finish, shell, stock, unavailable};
 
     /// Runs a script in a microVM with these options; None where none can run.
     fn run(options: &[&str], script: &str) -> Option<Finished> {
@@ -148,18 +148,9 @@ mod vm {
         assert!(done.expect(0).text().contains("MemTotal"));
     }
 
-    /// The guest's kernel gets the button's interrupt (what it does with it is the business of what runs there).
-    #[test]
-    fn the_power_button_is_felt() {
-        if let Some(reason) = unavailable(Kind::Vm) {
-            return println!("skipped: {reason}");
-        }
-        let name = format!("button-{}", std::process::id());
-        let script = "echo ready; until grep -q 'ACPI:Ged' /proc/interrupts && grep 'ACPI:Ged' /proc/interrupts | \
-                      grep -q ' [1-9][0-9]* '; do :; done; echo pressed";
-        let mut running = Running::start(shell(Kind::Vm, &["--name", &name], script));
-        running.wait_for("ready");
-        let socket = hv_common::state::Store::open().unwrap().path().join(&name).join("control");
+    /// Presses the power button of the sandbox of this name.
+    fn press(name: &str) {
+        let socket = hv_common::state::Store::open().unwrap().path().join(name).join("control");
         // The command may run a moment before its monitor listens.
         let mut stream = loop {
             if let Ok(stream) = std::os::unix::net::UnixStream::connect(&socket) {
@@ -170,7 +161,36 @@ mod vm {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        running.wait_for("pressed");
-        running.finish().expect(0);
+    }
+
+    /// The power button asks the workload to end, whether its kernel has it as a signal or as a key.
+    #[test]
+    fn the_power_button_ends_the_workload() {
+        if let Some(reason) = unavailable(Kind::Vm) {
+            return println!("skipped: {reason}");
+        }
+        // A key that is pressed before its driver is there is lost; a signal is not.
+        let wait = "[ -e /sys/module/tiny_power_button ] || until [ -e /sys/class/input/event0 ]; do :; done; sleep 0.1;";
+        let script =
+            format!("trap 'echo asked; exit 7' TERM; {wait} echo ready; while :; do read -t 1 -r line; done");
+        for (number, command) in [shell, stock].iter().enumerate() {
+            let name = format!("button-{number}-{}", std::process::id());
+            let mut running = Running::start(command(Kind::Vm, &["--name", &name], &script));
+            running.wait_for("ready");
+            press(&name);
+            running.wait_for("asked");
+            running.finish().expect(7);
+        }
+    }
+
+    #[test]
+    fn a_panic_of_debians_kernel_is_seen_at_once() {
+        if let Some(reason) = unavailable(Kind::Vm) {
+            return println!("skipped: {reason}");
+        }
+        let script =
+            "until grep -q pvpanic_mmio /proc/modules; do :; done; echo c > /proc/sysrq-trigger; sleep 1000";
+        let done = finish(stock(Kind::Vm, &["--cmdline", "panic=0"], script), b"").expect(125);
+        assert!(done.stderr.contains("the guest kernel panicked: sysrq triggered crash"), "{}", done.stderr);
     }
 }

@@ -20,7 +20,7 @@ use crate::spec::{Process, TerminalSize};
 /// Where hv-init finds its [`GuestConfig`] in the initramfs.
 pub const CONFIG_PATH: &str = "/hv/config";
 /// Version of these messages; hv-init refuses another.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The longest frame either side accepts, in bytes.
 pub const MAX_FRAME: usize = 256 * 1024;
 
@@ -47,6 +47,8 @@ pub struct GuestConfig {
     pub hostname: String,
     /// Kernel modules to load, paths in the initramfs, in this order.
     pub modules: Vec<String>,
+    /// Kernel modules to load once the workload runs, which does without them.
+    pub later: Vec<String>,
     /// The root disk.
     pub root: GuestRoot,
     /// Network interfaces that hv-init sets up; others are left to the workload.

@@ -38,23 +38,27 @@ pub enum InitramfsError {
     },
 }
 
-/// Builds the initramfs. `config.modules` is replaced by where `modules` are put; `initrd` is the user's
+/// Builds the initramfs. `config.modules` and `config.later` are replaced by where `modules`, those to load at once
+/// and those to load later, are put; `initrd` is the user's
 /// own archive, of which everything stays but `/init` and `/hv`.
 ///
 /// # Errors
 /// The result would be too large, or the configuration is.
 pub fn build(
     init: &[u8],
-    modules: &[Module],
+    [modules, later]: [&[Module]; 2],
     mut config: GuestConfig,
     initrd: Option<&[u8]>,
 ) -> Result<Vec<u8>, InitramfsError> {
     let user = initrd.unwrap_or_default();
-    let size = modules.iter().map(|module| module.bytes.len()).sum::<usize>() + init.len() + user.len();
+    let all = || modules.iter().chain(later);
+    let size = all().map(|module| module.bytes.len()).sum::<usize>() + init.len() + user.len();
     if size > MAX_SIZE {
         return Err(InitramfsError::TooLarge { size });
     }
-    config.modules = modules.iter().map(|module| format!("/{}", module_path(module))).collect();
+    let paths =
+        |modules: &[Module]| modules.iter().map(|module| format!("/{}", module_path(module))).collect();
+    (config.modules, config.later) = (paths(modules), paths(later));
     let config = wire::encode(&config).map_err(|source| InitramfsError::Config { source })?;
 
     // The kernel unpacks archives one after the other, each from a multiple of four bytes, over what the
@@ -72,7 +76,7 @@ pub fn build(
     archive.entry("dev/null", CHARACTER_DEVICE, 1 << 8 | 3, b"");
     archive.entry("hv", DIRECTORY, 0, b"");
     archive.entry("hv/modules", DIRECTORY, 0, b"");
-    for module in modules {
+    for module in all() {
         archive.entry(&module_path(module), FILE, 0, &module.bytes);
     }
     archive.entry(wire::CONFIG_PATH.trim_start_matches('/'), FILE, 0, &config);
@@ -131,6 +135,7 @@ mod tests {
             version: wire::VERSION,
             hostname: "guest".into(),
             modules: vec!["/elsewhere".into()],
+            later: vec!["/elsewhere".into()],
             root: GuestRoot { format: Format::Erofs, writable: false },
             network: Vec::new(),
             process: Process { args, env: Vec::new(), cwd, user: None, terminal: None },
@@ -169,19 +174,24 @@ mod tests {
     #[test]
     fn init_modules_and_configuration_are_in_it() {
         let modules = [module("virtio", b"first"), module("virtio_blk", b"second")];
-        let archive = build(b"init!", &modules, config(vec!["true".into()]), None).unwrap();
+        let later = [module("button", b"third")];
+        let archive = build(b"init!", [&modules, &later], config(vec!["true".into()]), None).unwrap();
         let entries = read(&archive);
         let contents = |name: &str| &entries.iter().rev().find(|entry| entry.0 == name).unwrap().2;
         assert_eq!(contents("init"), b"init!");
         assert_eq!(contents("hv/modules/virtio.ko"), b"first");
         let told: GuestConfig = wire::decode(contents("hv/config")).unwrap();
         assert_eq!(told.modules, ["/hv/modules/virtio.ko", "/hv/modules/virtio_blk.ko"]);
+        assert_eq!(
+            (contents("hv/modules/button.ko"), told.later),
+            (&b"third".to_vec(), vec!["/hv/modules/button.ko".into()])
+        );
         assert_eq!(told.process.args, ["true"]);
     }
 
     #[test]
     fn the_users_archive_comes_first_and_ours_is_aligned() {
-        let archive = build(b"init", &[], config(Vec::new()), Some(b"12345")).unwrap();
+        let archive = build(b"init", [&[], &[]], config(Vec::new()), Some(b"12345")).unwrap();
         assert_eq!(&archive[..8], b"12345\0\0\0");
         assert_eq!(read(&archive[8..])[1].0, "init");
     }
@@ -189,14 +199,17 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let long = config(vec!["x".repeat(wire::MAX_FRAME).into()]);
-        assert!(matches!(build(b"init", &[], long, None), Err(InitramfsError::Config { .. })));
+        assert!(matches!(build(b"init", [&[], &[]], long, None), Err(InitramfsError::Config { .. })));
         let huge = vec![0; MAX_SIZE + 1];
-        assert!(matches!(build(b"", &[], config(vec![]), Some(&huge)), Err(InitramfsError::TooLarge { .. })));
+        assert!(matches!(
+            build(b"", [&[], &[]], config(vec![]), Some(&huge)),
+            Err(InitramfsError::TooLarge { .. })
+        ));
     }
 
     #[test]
     fn cpio_reads_it_too() {
-        let archive = build(b"init", &[module("a", b"b")], config(Vec::new()), None).unwrap();
+        let archive = build(b"init", [&[module("a", b"b")], &[]], config(Vec::new()), None).unwrap();
         let mut cpio = Command::new("cpio");
         cpio.arg("-tv").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let Ok(mut child) = cpio.spawn() else { return };
@@ -216,7 +229,7 @@ mod tests {
             user in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..9)),
         ) {
             let modules: Vec<_> = names.iter().map(|name| module(name, name.as_bytes())).collect();
-            let archive = build(&init, &modules, config(Vec::new()), user.as_deref()).unwrap();
+            let archive = build(&init, [&modules, &[]], config(Vec::new()), user.as_deref()).unwrap();
             let start = user.map_or(0, |user| user.len().next_multiple_of(4));
             let entries = read(&archive[start..]);
             prop_assert_eq!(&entries[1].2, &init);

@@ -72,6 +72,8 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         features.push(Feature::BALLOON);
     }
     let modules = modules::needed(&kernel, &features, boot.modules.as_deref(), &spec.root)?;
+    let mut later = modules::needed(&kernel, &Feature::LATER, boot.modules.as_deref(), &spec.root)?;
+    later.retain(|module| modules.iter().all(|sooner| sooner.name != module.name));
     steps.push(list(&modules));
     if let Root::Directory { path, .. } = &spec.root {
         steps.push(format!("pack the directory {} into a read-only EROFS image", path.display()));
@@ -81,6 +83,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         version: wire::VERSION,
         hostname: spec.hostname.clone(),
         modules: Vec::new(),
+        later: Vec::new(),
         root: GuestRoot { format, writable },
         network: nics.iter().zip(network.devices()).filter_map(|(nic, args)| interface(nic, args)).collect(),
         process: spec.process.clone(),
@@ -88,7 +91,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
     };
     let init = read_init()?;
     let initrd = boot.initrd.as_deref().map(|path| read("initrd", path)).transpose()?;
-    let initramfs = initramfs::build(&init, &modules, config, initrd.as_deref())?;
+    let initramfs = initramfs::build(&init, [&modules, &later], config, initrd.as_deref())?;
     let machine = Machine {
         kernel_path: kernel.path,
         kernel: kernel.elf,

@@ -36,10 +36,31 @@ pub fn sandbox(kind: Kind, image: &Path, options: &[&str], words: &[&str]) -> Co
     command.arg(image).args(options);
     if let (Kind::Vm, Some(kernel)) = (kind, std::env::var_os("HV_TEST_KERNEL")) {
         command.arg("--kernel").arg(kernel);
+        command.args(machine().filter(|(option, _)| !options.contains(option)).flat_map(|(a, b)| [a, b]));
     }
     if !words.is_empty() {
         command.arg("--").args(words);
     }
+    command
+}
+
+/// Which machine microVMs are to be, beside what a test asks for itself: `HV_TEST_MACHINE`, options each with a
+/// value (`cargo xtask test --all-combinations`).
+fn machine() -> impl Iterator<Item = (&'static str, &'static str)> {
+    static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+    let words = WORDS.get_or_init(|| {
+        let text = std::env::var("HV_TEST_MACHINE").unwrap_or_default();
+        text.split_whitespace().map(str::to_owned).collect()
+    });
+    words.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str()))
+}
+
+/// As [`shell`], with a stock kernel of Debian's: its drivers are modules.
+pub fn stock(_vm: Kind, options: &[&str], script: &str) -> Command {
+    let path = |name| std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set"));
+    let mut command = hv(&["vm", "--kernel"]);
+    command.arg(path("HV_TEST_DEBIAN_KERNEL")).arg("--modules").arg(path("HV_TEST_MODULES"));
+    command.args(options).arg("--rootfs").arg(image::directory()).args(["--", "sh", "-c", script]);
     command
 }
 

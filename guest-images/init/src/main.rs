@@ -4,7 +4,8 @@
 //! # Layout
 //! - [`modules`], [`root`], [`mounts`], [`network`]: the machine from a bare kernel to the workload's root.
 //! - [`host`]: connections to the monitor; [`streams`]: the workload's streams through them.
-//! - [`supervise`]: from the workload's start to its end; [`power`]: what is left to do then.
+//! - [`supervise`]: from the workload's start to its end; [`button`]: who asks for that; [`power`]: what is left to
+//!   do then.
 //!
 //! Each step is a few system calls: every instruction here is part of every boot.
 
@@ -13,6 +14,7 @@
 // that each guest would have to unpack. Together that was 1 % of a whole run.
 #![cfg_attr(not(test), no_main)]
 
+mod button;
 mod host;
 mod modules;
 mod mounts;
@@ -75,6 +77,7 @@ fn run(control: &mut Option<Control>) -> Result<Exit, Failure> {
     let config = read_config()?;
     mounts::devices_of_initramfs()?;
     modules::load(&config.modules)?;
+    let later = modules::Later::open(&config.later);
     // The host answers while this goes on with the mounts.
     let connections = host::dial_all(control, config.process.terminal.is_some())?;
     root::switch(&config.root)?;
@@ -83,7 +86,7 @@ fn run(control: &mut Option<Control>) -> Result<Exit, Failure> {
     let prepared = supervise::prepare(&config)?;
     let control = control.as_mut().expect("dial_all returned without an error, so it has set it");
     host::establish_all(control, &connections)?;
-    let exit = supervise::run(&config, &prepared, control, connections)?;
+    let exit = supervise::run(&config, &prepared, later, control, connections)?;
     if config.root.writable {
         power::make_root_read_only()?;
     }

@@ -18,10 +18,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 
-use crate::Doing;
+use crate::button::{self, Button};
 use crate::host::{Connections, Control};
-use crate::power;
+use crate::modules::Later;
 use crate::streams::Streams;
+use crate::{Doing, power};
 
 /// The workload's control group, when its number of processes is limited.
 const GROUP: &str = "/sys/fs/cgroup/workload";
@@ -38,13 +39,14 @@ pub fn prepare(config: &GuestConfig) -> Result<Prepared, Failure> {
 pub fn run(
     config: &GuestConfig,
     prepared: &Prepared,
+    later: Later,
     control: &mut Control,
     connections: Connections,
 ) -> Result<Exit, Failure> {
     // Now: the workload may mount something else there.
     let vmstat = File::open("/proc/vmstat").doing("cannot open /proc/vmstat")?;
     let mut streams = Streams::new(connections, config.process.terminal)?;
-    let ended = ended_children().doing("cannot watch for children that end")?;
+    let ended = watch_signals().doing("cannot watch for children that end")?;
     let group = config.pids.map(limit_processes).transpose()?;
     let _ = mark(Phase::Exec);
     let child = spawn(prepared, streams.stdio(), group.as_ref().map(AsFd::as_fd))
@@ -55,17 +57,20 @@ pub fn run(
     // the pipe holds crosses at once.
     let _ = never_preempt();
     control.send(&FromGuest::Started).doing("cannot tell the monitor of the start")?;
-    let status = serve(control, &mut streams, &ended, &child).doing("cannot wait for the workload")?;
+    later.load();
+    let mut wishes = Wishes { signals: ended, button: Button::find() };
+    let status = serve(control, &mut streams, &mut wishes, &child).doing("cannot wait for the workload")?;
     power::end_other_processes();
     streams.ended();
     drain(&mut streams).doing("cannot drain the workload's streams")?;
     Ok(Exit::from_wait_status(status, out_of_memory(vmstat)))
 }
 
-/// Becomes readable when a child ends.
-fn ended_children() -> io::Result<SignalFd> {
+/// Becomes readable when a child ends or the power button is pressed.
+fn watch_signals() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.add(nix::sys::signal::SIGCHLD);
+    signals.add(button::SIGNAL);
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
@@ -79,27 +84,50 @@ fn limit_processes(most: u32) -> Result<File, Failure> {
     File::open(GROUP).doing(what)
 }
 
+/// Who has a word in it, beside the monitor.
+struct Wishes {
+    /// Children that end, and the power button as a signal.
+    signals: SignalFd,
+    /// The power button as a key.
+    button: Button,
+}
+
 /// Serves streams and monitor until the workload has ended; its wait status.
-fn serve(control: &mut Control, streams: &mut Streams, ended: &SignalFd, child: &Child) -> io::Result<i32> {
+fn serve(
+    control: &mut Control,
+    streams: &mut Streams,
+    wishes: &mut Wishes,
+    child: &Child,
+) -> io::Result<i32> {
     let mut monitor_is_there = true;
     loop {
-        let mut fds = vec![PollFd::new(ended, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&wishes.signals, PollFlags::IN)];
         fds.extend(streams.interests());
         if monitor_is_there {
             fds.push(PollFd::new(control, PollFlags::IN));
         }
+        let button = wishes.button.fd();
+        fds.extend(button.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         wait_for(&mut fds)?;
         let mut ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let button = button.is_some() && ready.pop().unwrap_or(false);
         let message = monitor_is_there && ready.pop().unwrap_or(false);
         streams.advance(&ready[1..]);
         if message {
             monitor_is_there = obey(control.receive(), streams, child);
         }
+        let mut press = button && wishes.button.was_pressed();
         if ready[0] {
-            while matches!(ended.read_signal(), Ok(Some(_))) {}
+            while let Ok(Some(signal)) = wishes.signals.read_signal() {
+                press |= signal.ssi_signo == button::SIGNAL as u32;
+            }
             if let Some(status) = reap(child) {
                 return Ok(status);
             }
+        }
+        if press {
+            // It may have just ended: then that is known in a moment.
+            let _ = signal::send(child.pid, libc::SIGTERM as u8);
         }
     }
 }

@@ -41,13 +41,14 @@ const fn feature(module: &'static str, option: &'static str, what: &'static str)
     Feature { module, option, what, required: true }
 }
 
+const fn wish(module: &'static str, option: &'static str, what: &'static str) -> Feature {
+    Feature { module, option, what, required: false }
+}
+
 const BLOCK: Feature = feature("virtio_blk", "VIRTIO_BLK", "reads the guest's disk");
 const VSOCK: Feature =
     feature("vmw_vsock_virtio_transport", "VIRTIO_VSOCKETS", "carries the workload's streams");
-const RANDOM: Feature = Feature {
-    required: false,
-    ..feature("virtio_rng", "HW_RANDOM_VIRTIO", "gives the guest the host's random numbers")
-};
+const RANDOM: Feature = wish("virtio_rng", "HW_RANDOM_VIRTIO", "gives the guest the host's random numbers");
 const OVERLAY: Feature = feature("overlay", "OVERLAY_FS", "takes the writes to a read-only image");
 const EXT4: Feature = feature("ext4", "EXT4_FS", "mounts the image");
 const EROFS: Feature = feature("erofs", "EROFS_FS", "mounts the image");
@@ -82,6 +83,14 @@ impl Feature {
 
     /// Beside it, what a guest needs that gives memory back.
     pub const BALLOON: Feature = feature("virtio_balloon", "VIRTIO_BALLOON", "gives memory back to the host");
+
+    /// What a guest is the better for once its workload runs: its kernel says at once that it panics, and its
+    /// power button is heard (by hv-init, as a key).
+    pub const LATER: [Feature; 3] = [
+        wish("pvpanic_mmio", "PVPANIC_MMIO", "tells the host of a panic"),
+        wish("button", "ACPI_BUTTON", "hears the power button"),
+        wish("evdev", "INPUT_EVDEV", "tells hv-init of the power button"),
+    ];
 
     /// What a guest needs that finds its devices in this way, and whose root is of this format.
     pub fn needed(transport: Feature, format: Format, writable: bool) -> Vec<Feature> {

@@ -19,6 +19,8 @@ const DEFAULTS: &[&str] = &[
     "no_timer_check",
     // The processor's random numbers are the host's: trusted anyway.
     "random.trust_cpu=on",
+    // The power button of a kernel without input devices is a signal to PID 1: SIGPWR, to hv-init.
+    "tiny_power_button.power_signal=30",
     // Self-tests of ciphers take longer than all the rest of a small guest's boot.
     "cryptomgr.notests",
 ];

@@ -27,7 +27,7 @@ fn alone(name: &str, body: fn()) {
     } else {
         let name = format!("supervise::tests::{name}");
         let mut test = Command::new("env");
-        test.arg("--block-signal=CHLD").arg(std::env::current_exe().unwrap());
+        test.arg("--block-signal=CHLD,PWR").arg(std::env::current_exe().unwrap());
         test.args([&name, "--exact", "--nocapture"]).env(ALONE, "1");
         let output = test.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -55,6 +55,7 @@ fn config(script: &str, terminal: Option<TerminalSize>) -> GuestConfig {
         version: wire::VERSION,
         hostname: "test".into(),
         modules: vec![],
+        later: vec![],
         root,
         network: vec![],
         process,
@@ -80,7 +81,8 @@ fn start(config: GuestConfig) -> Host {
         };
         let prepared = prepare(&config).map_err(|failure| failure.to_string())?;
         let mut control = Control::over(guest_control.into());
-        run(&config, &prepared, &mut control, connections).map_err(|failure| failure.to_string())
+        run(&config, &prepared, Later::default(), &mut control, connections)
+            .map_err(|failure| failure.to_string())
     });
     Host { control, streams, guest }
 }

@@ -28,7 +28,7 @@ JSON
 }
 
 # Of the emulated host's own time: a guest that does not end is a failure, not a wait.
-limit="timeout -k 1 20"
+limit="timeout -k 1 8"
 
 for monitor in "$@"; do
     echo "monitor $monitor"

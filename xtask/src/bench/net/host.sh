@@ -33,7 +33,7 @@ hv_net() { # OPTIONS...
 }
 
 # Of the emulated host's own time: a guest that does not end is a failure, not a wait.
-limit="timeout -k 1 20"
+limit="timeout -k 1 8"
 
 for monitor in "$@"; do
     echo "monitor $monitor"

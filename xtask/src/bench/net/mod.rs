@@ -18,5 +18,5 @@ pub const NET: Comparison = Comparison {
     ],
     unit: "megabytes a virtual second",
     monitors: &["hv-mmio", "hv-pci", "firecracker", "firecracker-pci", "qemu-microvm"],
-    limit: Duration::from_secs(600),
+    limit: Duration::from_secs(100),
 };
