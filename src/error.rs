@@ -66,6 +66,11 @@ impl Failure {
         Failure { status, ..self }
     }
 
+    /// The status to end with.
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
     /// Tells the user, on standard error, and gives the status to end with.
     pub fn tell(&self) -> ExitCode {
         // Nothing can be done about a closed standard error.

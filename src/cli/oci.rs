@@ -45,9 +45,15 @@ pub struct OciGlobals {
     /// Path of criu; not used
     #[arg(long, value_name = "PATH", hide = true)]
     pub criu: Option<PathBuf>,
-    /// Which wall: only `ctr`
-    #[arg(long, value_name = "KIND", default_value = "ctr")]
-    pub isolation: String,
+    /// Which wall: `ctr` or `vm` [default: the annotation hv.isolation, else ctr]
+    #[arg(long, value_name = "KIND")]
+    pub isolation: Option<String>,
+    /// Kernel of VMs: an ELF vmlinux or a bzImage [default: the newest in the store]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Its modules: a /lib/modules/VERSION [default: beside the kernel]
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
     /// Print the versions of hv and of the specification
     #[arg(long, short = 'v')]
     pub version: bool,
@@ -95,6 +101,18 @@ pub enum OciVerb {
     Spec(SpecArgs),
     /// Print what hv oci can do, as JSON
     Features,
+    /// What `create` starts: the monitor of a VM
+    #[command(hide = true)]
+    VmMonitor(MonitorArgs),
+}
+
+/// `vm-monitor`.
+#[derive(Debug, Args)]
+pub struct MonitorArgs {
+    /// The container
+    pub id: String,
+    /// The descriptor that `create` waits at
+    pub ready: u32,
 }
 
 /// A container.

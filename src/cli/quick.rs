@@ -46,6 +46,7 @@ fn oci(words: &[OsString]) -> Option<OciArgs> {
         "state" => OciVerb::State(only(&words)?),
         "kill" => OciVerb::Kill(only(&words)?),
         "delete" => OciVerb::Delete(only(&words)?),
+        "vm-monitor" => OciVerb::VmMonitor(only(&words)?),
         "exec" => OciVerb::Exec(only(&words)?),
         _ => return None,
     };

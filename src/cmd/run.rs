@@ -8,7 +8,7 @@ use hv_common::{Kind, Phase, Timeline};
 
 use crate::cli::RunArgs;
 use crate::error::{Failure, Result};
-use crate::foreground::{self, Stats, signals};
+use crate::foreground::{self, Observer, Stats, signals};
 use crate::plan::{self, Plan};
 use crate::{backend, cmd};
 
@@ -30,8 +30,8 @@ pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
     let entry = store.create(&spec.id)?;
     let prepared = backend::prepare(kind, &machine, &mut spec, entry.dir())?;
     timeline.mark(Phase::Opened);
-    let stats =
-        foreground::run(prepared.backend.as_ref(), spec, entry, &signals, &timeline, stats_file.is_some())?;
+    let observer = Observer { memory: stats_file.is_some(), started: &mut || () };
+    let stats = foreground::run(prepared.backend.as_ref(), spec, entry, &signals, &timeline, observer)?;
     if let Some(path) = stats_file {
         write(&path, &stats)?;
     }

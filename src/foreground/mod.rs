@@ -57,10 +57,18 @@ pub struct MemoryStats {
     pub monitor_peak: Option<u64>,
 }
 
+/// What somebody wants to know of a run.
+pub struct Observer<'a> {
+    /// How much memory it took.
+    pub memory: bool,
+    /// That the workload runs.
+    pub started: &'a mut dyn FnMut(),
+}
+
 /// Starts a sandbox and stays with it until it is gone.
 ///
 /// `signals` come from [`signals::take`], called before any thread existed; `entry` is the sandbox's
-/// directory, and is removed at the end. Without `wants_memory` the memory figures stay empty.
+/// directory, and is removed at the end. Without [`Observer::memory`] the memory figures stay empty.
 ///
 /// # Errors
 /// The sandbox could not be started, or failed by itself. Nothing of it is left.
@@ -70,7 +78,7 @@ pub fn run(
     entry: Entry,
     signals: &SignalFd,
     timeline: &Timeline,
-    wants_memory: bool,
+    observer: Observer<'_>,
 ) -> Result<Stats> {
     announce(&spec, &entry)?;
     let (kind, interactive, limit) = (backend.kind(), spec.process.terminal.is_some(), spec.limits.memory);
@@ -94,6 +102,7 @@ pub fn run(
         relays.terminal(terminal)?;
     }
     relays.finish();
+    (observer.started)();
 
     let conduct = Conduct::new(sandbox.as_ref(), entry.id().clone(), kind);
     let by_itself = attend(sandbox.as_ref(), conduct, &mut control, &mut relays, signals, raw.as_ref())?;
@@ -101,7 +110,7 @@ pub fn run(
     let killed = Exit { how: How::Signal(Signal::SIGKILL as u8), out_of_memory: false };
     let ended = if by_itself { sandbox.wait() } else { Ok(killed) };
     timeline.mark(Phase::Exit);
-    let memory = if wants_memory { memory_of(sandbox.as_ref()) } else { MemoryStats::default() };
+    let memory = if observer.memory { memory_of(sandbox.as_ref()) } else { MemoryStats::default() };
     let crossings = sandbox.crossings();
     // Ends what the workload left running: only then is there an end of its output.
     drop(sandbox);

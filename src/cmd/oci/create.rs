@@ -8,8 +8,8 @@ use hv_common::procfs;
 use hv_container::oci::{self, Bundle, Creation, Facts, Listener};
 
 use super::store::{Held, Record, Status, Store};
-use super::{Fault, Result, console, log, seal, time};
-use crate::cli::oci::CreateArgs;
+use super::{Fault, Result, console, log, seal, time, vm};
+use crate::cli::oci::{CreateArgs, OciGlobals};
 
 /// A container that is made and held: its lock is ours.
 pub struct Made {
@@ -22,20 +22,26 @@ pub struct Made {
 }
 
 /// Creates.
-pub fn run(store: &Store, args: &CreateArgs) -> Result<u8> {
+pub fn run(store: &Store, globals: &OciGlobals, args: &CreateArgs) -> Result<u8> {
     if args.dry_run {
         let bundle = Bundle::open(&args.bundle)?;
         bundle.plan(&Facts::detect()?)?.iter().for_each(|line| println!("{line}"));
         return Ok(0);
     }
-    let made = make(store, args, true, None)?;
+    let made = make(store, globals, args, true, None)?;
     finish(&made, args.pid_file.as_deref())?;
     Ok(0)
 }
 
 /// Makes the container; with `waits`, another command will start it. `console` gets the terminal where
 /// no socket was named.
-pub fn make(store: &Store, args: &CreateArgs, waits: bool, console: Option<OwnedFd>) -> Result<Made> {
+pub fn make(
+    store: &Store,
+    globals: &OciGlobals,
+    args: &CreateArgs,
+    waits: bool,
+    console: Option<OwnedFd>,
+) -> Result<Made> {
     if args.no_pivot {
         return Err(Fault::new(
             "--no-pivot: a container without pivot_root can be left; start hv from a root file system that is mounted",
@@ -43,6 +49,9 @@ pub fn make(store: &Store, args: &CreateArgs, waits: bool, console: Option<Owned
     }
     seal::ensure()?;
     let mut bundle = Bundle::open(&args.bundle)?;
+    if let Some(boot) = vm::wanted(globals, &bundle.config)? {
+        return vm::make(store, args, &bundle, boot);
+    }
     let inherited = inherited(args.preserve_fds, &mut bundle);
     let facts = Facts::detect()?;
     let process = bundle.config.process.clone().unwrap_or_default();
@@ -75,6 +84,7 @@ pub fn make(store: &Store, args: &CreateArgs, waits: bool, console: Option<Owned
         creating: true,
         group,
         config: bundle.config.clone(),
+        vm: None,
     };
     let attempt = Attempt { args, bundle: &bundle, facts: &facts, waits, inherited };
     match attempt.build(&held, record, console) {

@@ -3,7 +3,7 @@
 use hv_container::oci::{self, Moment};
 
 use super::store::{Held, Record, Status, Store};
-use super::{Fault, Result};
+use super::{Fault, Result, vm};
 use crate::cli::oci::DeleteArgs;
 
 /// Deletes.
@@ -33,6 +33,9 @@ pub fn run(store: &Store, args: &DeleteArgs) -> Result<u8> {
 /// Removes what is left of a container whose process has ended.
 pub fn remove(held: Held, record: &Record) -> Result<()> {
     record.group.destroy()?;
+    if record.vm.is_some() {
+        vm::clean_up();
+    }
     held.remove()?;
     let state = record.state(Status::Stopped).to_string();
     // It is gone, whatever they say: the specification has it that their failures are only told.

@@ -6,13 +6,16 @@ use hv_container::oci::config::{Capabilities, Process};
 use hv_container::oci::{self, Execution};
 
 use super::store::{Status, Store};
-use super::{Fault, Result, console, create, run as foreground, seal};
+use super::{Fault, Result, console, create, run as foreground, seal, vm};
 use crate::cli::oci::ExecArgs;
 
 /// Executes.
 pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
     seal::ensure()?;
     let (path, record) = store.record(&args.id)?;
+    if record.vm.is_some() {
+        return Err(vm::refuse("exec in", &args.id, "hv-init starts one process, and no further ones yet"));
+    }
     match record.status(&path) {
         Status::Running | Status::Created => {}
         other => {

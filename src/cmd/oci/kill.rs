@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::sys::signal::Signal;
 
 use super::store::{Status, Store};
-use super::{Fault, Result};
+use super::{Fault, Result, vm};
 use crate::cli::oci::KillArgs;
 
 /// Sends a signal.
@@ -13,6 +13,11 @@ pub fn run(store: &Store, args: &KillArgs) -> Result<u8> {
     let (path, record) = store.record(&args.id)?;
     let signal = number(&args.signal)?;
     let status = record.status(&path);
+    if record.vm.is_some() && !vm::passes_on(signal) {
+        let why =
+            format!("signal {signal} does not reach its workload: HUP, INT, QUIT, TERM, USR1 and USR2 do");
+        return Err(vm::refuse("signal", &args.id, &why));
+    }
     if args.all && !record.group.is_empty() {
         record.group.signal(signal)?;
         if status == Status::Paused && i32::from(signal) == libc::SIGKILL {
@@ -36,7 +41,7 @@ pub fn run(store: &Store, args: &KillArgs) -> Result<u8> {
             ));
         }
     }
-    if status == Status::Paused && i32::from(signal) == libc::SIGKILL {
+    if status == Status::Paused && record.vm.is_none() && i32::from(signal) == libc::SIGKILL {
         // Who is frozen does not even die.
         record.group.freeze(false)?;
     }
@@ -49,13 +54,19 @@ pub fn freeze(store: &Store, id: &str, stop: bool) -> Result<u8> {
     let held = store.hold(id)?;
     let record = held.record()?;
     match (record.status(&held.path), stop) {
+        (Status::Created, true) if record.vm.is_some() => {
+            return Err(vm::refuse("pause", id, "it is not booted before it is started"));
+        }
         (Status::Running | Status::Created, true) | (Status::Paused, false) => {}
         (other, _) => {
             let verb = if stop { "pause" } else { "resume" };
             return Err(Fault::new(format!("cannot {verb} container {id:?}: it is {}", other.word())));
         }
     }
-    record.group.freeze(stop)?;
+    match &record.vm {
+        Some(boot) => vm::hold(boot, stop)?,
+        None => record.group.freeze(stop)?,
+    }
     Ok(0)
 }
 

@@ -19,8 +19,9 @@ mod state;
 mod store;
 mod time;
 mod update;
+mod vm;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
@@ -68,12 +69,15 @@ impl From<hv_common::cgroup::Error> for Fault {
     }
 }
 
-/// A program named `hv-oci` is `hv oci`.
+/// A program named `hv-oci` is `hv oci`, one named `hv-oci-vm` is `hv oci --isolation vm`.
 pub fn spelled_out(mut args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let Some(name) = args.next() else { return Vec::new() };
-    let is_oci = Path::new(&name).file_name().is_some_and(|file| file == "hv-oci");
-    let verb = is_oci.then(|| OsString::from("oci"));
-    [name].into_iter().chain(verb).chain(args).collect()
+    let words: &[&str] = match Path::new(&name).file_name().and_then(OsStr::to_str) {
+        Some("hv-oci") => &["oci"],
+        Some("hv-oci-vm") => &["oci", "--isolation=vm"],
+        _ => &[],
+    };
+    [name].into_iter().chain(words.iter().map(OsString::from)).chain(args).collect()
 }
 
 /// Where a process will be made in a container: hv executes itself out of its reach, before it does anything that
@@ -113,11 +117,12 @@ fn attempt(args: OciArgs) -> Result<u8> {
         OciVerb::Exec(args) => create::check_inherited(args.preserve_fds)?,
         _ => {}
     }
-    let store = store::Store::new(args.globals.root);
+    let globals = args.globals;
+    let store = store::Store::new(globals.root.clone());
     match verb {
-        OciVerb::Create(args) => create::run(&store, &args),
+        OciVerb::Create(args) => create::run(&store, &globals, &args),
         OciVerb::Start(args) => start::run(&store, &args.id),
-        OciVerb::Run(args) => run::run(&store, &args),
+        OciVerb::Run(args) => run::run(&store, &globals, &args),
         OciVerb::State(args) => state::run(&store, &args.id),
         OciVerb::Kill(args) => kill::run(&store, &args),
         OciVerb::Delete(args) => delete::run(&store, &args),
@@ -130,6 +135,7 @@ fn attempt(args: OciArgs) -> Result<u8> {
         OciVerb::Events(args) => events::run(&store, &args),
         OciVerb::Spec(args) => spec::run(&args),
         OciVerb::Features => features::run(),
+        OciVerb::VmMonitor(args) => vm::monitor::run(&store, &args),
     }
 }
 
@@ -142,12 +148,6 @@ fn refuse_globals(args: &OciGlobals) -> Result<()> {
     }
     if let Some(other) = args.cgroup_manager.as_ref().filter(|name| *name != "cgroupfs") {
         return Err(Fault::new(format!("--cgroup-manager {other}: hv knows `cgroupfs` alone")));
-    }
-    if args.isolation != "ctr" {
-        return Err(Fault::new(format!(
-            "--isolation {}: hv oci starts containers, `ctr`, and no VMs",
-            args.isolation
-        )));
     }
     match args.rootless.as_deref() {
         None | Some("auto" | "true" | "false") => Ok(()),

@@ -9,21 +9,22 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::store::Store;
-use super::{Fault, Result, create, delete, start};
-use crate::cli::oci::RunBundleArgs;
+use super::{Fault, Result, create, delete, start, vm};
+use crate::cli::oci::{OciGlobals, RunBundleArgs};
 use crate::foreground::signals;
 
 /// Runs.
-pub fn run(store: &Store, args: &RunBundleArgs) -> Result<u8> {
+pub fn run(store: &Store, globals: &OciGlobals, args: &RunBundleArgs) -> Result<u8> {
     if args.create.dry_run {
-        return create::run(store, &args.create);
+        return create::run(store, globals, &args.create);
     }
     let signals = take_signals()?;
-    let made = create::make(store, &args.create, false, None)?;
+    let made = create::make(store, globals, &args.create, false, None)?;
     let begun = match &made.created.conn {
         Some(conn) => create::finish(&made, args.create.pid_file.as_deref())
             .and_then(|()| start::go(&made.held, &made.record, conn)),
-        None => Err(Fault::new("the container cannot be reached")),
+        None => create::finish(&made, args.create.pid_file.as_deref())
+            .and_then(|()| vm::start(&made.held, &made.record)),
     };
     if let Err(fault) = begun {
         made.record.kill();

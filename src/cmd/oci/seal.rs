@@ -8,10 +8,19 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use hv_container::oci::seal;
 
 use super::{Fault, Result};
+
+/// By which name a sealed hv finds the file that it was: hv-init is beside it.
+const PROGRAM: &str = "HV_PROGRAM";
+
+/// hv's own file, sealed or not.
+pub fn program() -> PathBuf {
+    std::env::var_os(PROGRAM).map_or_else(|| "/proc/self/exe".into(), PathBuf::from)
+}
 
 /// Returns only in a process whose program file cannot be written through.
 pub fn ensure() -> Result<()> {
@@ -24,5 +33,7 @@ pub fn ensure() -> Result<()> {
     let args = std::env::args_os().map(|arg| text(arg.as_bytes())).collect();
     let env =
         std::env::vars_os().map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
-    Err(failed(seal::execute(program.as_fd(), args, env.collect())))
+    let own = std::env::current_exe().map_err(failed)?;
+    let own = text(&[PROGRAM.as_bytes(), b"=", own.as_os_str().as_bytes()].concat());
+    Err(failed(seal::execute(program.as_fd(), args, env.chain([own]).collect())))
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use hv_container::oci::{self, Conn, Moment};
 
 use super::store::{Held, Record, Status, Store};
-use super::{Fault, Result};
+use super::{Fault, Result, vm};
 
 /// Starts.
 pub fn run(store: &Store, id: &str) -> Result<u8> {
@@ -16,6 +16,10 @@ pub fn run(store: &Store, id: &str) -> Result<u8> {
     match record.status(&held.path) {
         Status::Created => {}
         other => return Err(Fault::new(format!("cannot start container {id:?}: it is {}", other.word()))),
+    }
+    if record.vm.is_some() {
+        vm::start(&held, &record)?;
+        return Ok(0);
     }
     let Some(conn) = Conn::open(held.dir().as_fd())? else {
         // A `start` that was killed has said the word already.

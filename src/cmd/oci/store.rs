@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::vm::{self, Boot};
 use super::{Fault, Result};
 
 /// What is known of a container.
@@ -39,6 +40,9 @@ pub struct Record {
     pub group: Group,
     /// What it was made of.
     pub config: Config,
+    /// It is a VM, and its process the monitor.
+    #[serde(default)]
+    pub vm: Option<Boot>,
 }
 
 /// Where a container is in its life, in the words of the specification, and `paused`.
@@ -89,6 +93,11 @@ impl Store {
             _ => "/run/hv-oci".into(),
         };
         Store { root: root.unwrap_or_else(own) }
+    }
+
+    /// Where they are.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Makes a container's directory; nobody else has made one of that name.
@@ -242,9 +251,13 @@ impl Record {
             _ if self.creating => Status::Creating,
             None => Status::Stopped,
             Some(_) if gate_waits(path) => Status::Created,
-            Some(_) if self.group.frozen() => Status::Paused,
+            Some(_) if self.held() => Status::Paused,
             Some(_) => Status::Running,
         }
+    }
+
+    fn held(&self) -> bool {
+        self.vm.as_ref().map_or_else(|| self.group.frozen(), vm::held)
     }
 
     /// Kills its process and waits until it has ended.
