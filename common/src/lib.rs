@@ -4,6 +4,7 @@
 //! - [`spec`]: what to run and with what limits ([`Spec`], [`Process`], [`Limits`]); [`root`]: the opened image.
 //! - [`sandbox`]: the traits [`Backend`] and [`Sandbox`] that every kind implements; [`exit`]: how a workload ended.
 //! - [`cgroup`]: control groups, v2, v1 and hybrid.
+//! - [`link`]: network interfaces by the routing socket.
 //! - [`phase`]: named instants on one host clock.
 //! - [`state`]: what runs on this host, and how to clean up after it; [`procfs`]: what /proc says.
 //! - [`seccomp`]: system-call filters.
@@ -16,6 +17,7 @@
 pub mod cgroup;
 pub mod exit;
 pub mod kind;
+pub mod link;
 pub mod phase;
 pub mod procfs;
 pub mod root;

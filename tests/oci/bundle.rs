@@ -21,6 +21,8 @@ pub struct Bundle {
     pub id: String,
     /// What is written to config.json before each call.
     pub config: Value,
+    /// Options before the verb.
+    pub globals: Vec<String>,
 }
 
 /// None, and the reason printed, where containers with cgroups cannot be made.
@@ -48,7 +50,7 @@ impl Bundle {
         config["root"] = json!({"path": image::directory(), "readonly": true});
         config["process"]["args"] = json!(["sh", "-c", script]);
         config["linux"]["cgroupsPath"] = json!(format!("/hv-test/{id}"));
-        Bundle { dir, id, config }
+        Bundle { dir, id, config, globals: Vec::new() }
     }
 
     /// The bundle's directory.
@@ -65,7 +67,7 @@ impl Bundle {
     pub fn command(&self, verb: &str, args: &[&str]) -> Command {
         fs::write(self.file("config.json"), self.config.to_string()).unwrap();
         let mut command = support::hv(&["oci", "--root"]);
-        command.arg(self.file("state")).arg(verb).args(args);
+        command.arg(self.file("state")).args(&self.globals).arg(verb).args(args);
         command.current_dir(self.path());
         command
     }

@@ -20,6 +20,16 @@ pub fn open_tap() -> io::Result<File> {
     open_named("", BARE)
 }
 
+/// Makes a tap device of this name that stays when nobody has it open; one that is there already stays as it is.
+///
+/// # Errors
+/// As [`open_tap_with_header`], and the ioctl TUNSETPERSIST.
+pub fn keep_tap(name: &str) -> io::Result<()> {
+    let file = open_named(name, WITH_HEADER)?;
+    // SAFETY: the descriptor is open; the ioctl takes the number itself and touches no memory.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETPERSIST, 1 as libc::c_ulong) })
+}
+
 /// Opens a tap device so that reads and writes do not wait and each frame has a `virtio_net_hdr` in front
 /// of it, of [`set_header_len`] bytes. Called again with `multi_queue`, it opens one more queue of the same
 /// device.

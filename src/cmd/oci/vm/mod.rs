@@ -2,9 +2,11 @@
 //! `start` in the container's cgroup and network namespace, becomes what `hv vm` is, and ends with the workload's
 //! status. What concerns a process or a cgroup (`state`, `kill`, `pause`, `resume`, `delete`, `events`) concerns it.
 //!
-//! - [`plan`]: `config.json` becomes a spec, or a refusal that names the field; [`monitor`]: the process.
+//! - [`plan`]: `config.json` becomes a spec, or a refusal that names the field; [`monitor`]: the process;
+//!   [`network`]: its interfaces.
 
 pub mod monitor;
+mod network;
 mod plan;
 
 use std::io::{BufRead, Read};
@@ -246,7 +248,7 @@ pub fn passes_on(signal: u8) -> bool {
 }
 
 /// The network namespace that is asked for.
-fn network(config: &Config) -> Option<Option<&Path>> {
+fn namespace(config: &Config) -> Option<Option<&Path>> {
     let one = config.linux.namespaces.iter().find(|one| one.kind == "network")?;
     Some(one.path.as_deref().filter(|path| !path.is_empty()).map(Path::new))
 }

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Fault, Result, network, plan};
+use super::{Fault, Result, namespace, network, plan};
 use crate::cli::MachineArgs;
 use crate::cli::oci::MonitorArgs;
 use crate::cmd::oci::store::{Record, Store};
@@ -67,7 +67,7 @@ fn make_ready(store: &Store, id: &str) -> Result<(Record, SignalFd, UnixListener
         let own = rustix::process::setsid().and_then(|_| rustix::process::ioctl_tiocsctty(io::stdin()));
         own.map_err(|errno| Fault::because("cannot take the terminal", errno))?;
     }
-    enter(network(&record.config))?;
+    enter(namespace(&record.config))?;
     hv_vmm::kvm::Kvm::open().map_err(|error| Fault::because("a VM cannot run here", error))?;
     Ok((record, signals, listen(&dir)?))
 }
@@ -125,6 +125,8 @@ fn boot(record: &Record, signals: &SignalFd, mut started: impl FnMut()) -> crate
     let root = hv_image::open(&record.bundle.join(root), false)?;
     let spec = plan::spec(&record.config, boot.sandbox, &record.id, root);
     let mut spec = spec.map_err(|fault| Failure::refused(fault.message))?;
+    let (_carried, network) = network::carry()?;
+    machine.network = network;
     let store = cmd::tidy_store()?;
     let entry = store.create(&spec.id)?;
     let prepared = backend::prepare(Kind::Vm, &machine, &mut spec, entry.dir())?;

@@ -7,7 +7,7 @@ use hv_common::spec::{Process, TerminalSize};
 use hv_common::{Limits, Root, Spec};
 use hv_container::oci::{Config, config::Mount};
 
-use super::{Fault, Result, network};
+use super::{Fault, Result, namespace};
 
 /// Memory of a VM for which none is asked, in bytes.
 const MEMORY: u64 = 256 << 20;
@@ -48,7 +48,7 @@ pub fn check(config: &Config) -> Result<()> {
             return Err(refused("linux.namespaces", &why));
         }
     }
-    if network(config).is_none() {
+    if namespace(config).is_none() {
         let why = "without a network namespace it would use the host's interfaces, which a VM cannot";
         return Err(refused("linux.namespaces", why));
     }
