@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use hv_common::landlock::Rule;
 use hv_common::{Id, Kind, Limits, Process, Spec, procfs};
 
 use crate::backend;
@@ -59,10 +60,17 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
         cwd: check_workdir(typed.workdir)?,
         user: typed.user,
         terminal: interactive.then(terminal::size),
+        landlock: landlock(&typed.landlock)?,
     };
     let image = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
     let root = hv_image::open(Path::new(&image), typed.rw)?;
     Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine })
+}
+
+fn landlock(typed: &[OsString]) -> Result<Vec<Rule>> {
+    let parse =
+        |text: &OsString| Rule::parse(text).map_err(|error| Failure::refused(format!("--landlock {error}")));
+    typed.iter().map(parse).collect()
 }
 
 /// A container has no machine of its own.

@@ -8,6 +8,7 @@
 //! - [`phase`]: named instants on one host clock.
 //! - [`state`]: what runs on this host, and how to clean up after it; [`procfs`]: what /proc says.
 //! - [`seccomp`]: system-call filters.
+//! - [`landlock`]: what a workload may do with which files.
 //! - [`starter`]: turns the current process into the workload.
 //! - [`wire`]: what the monitor and hv-init say to each other.
 //! - [`sys`]: the only unsafe code of this crate.
@@ -17,6 +18,7 @@
 pub mod cgroup;
 pub mod exit;
 pub mod kind;
+pub mod landlock;
 pub mod link;
 pub mod phase;
 pub mod procfs;

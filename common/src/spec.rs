@@ -35,6 +35,8 @@ pub struct Process {
     pub user: Option<String>,
     /// The process gets a terminal as its standard streams and as its controlling terminal.
     pub terminal: Option<TerminalSize>,
+    /// What it may do with which files; none: what its user may.
+    pub landlock: Vec<crate::landlock::Rule>,
 }
 
 /// Rows and columns of a terminal.

@@ -204,7 +204,14 @@ mod tests {
     use crate::idmap::IdMap;
 
     fn spec(root: Root) -> Spec {
-        let process = Process { args: vec![], env: vec![], cwd: "/".into(), user: None, terminal: None };
+        let process = Process {
+            args: vec![],
+            env: vec![],
+            cwd: "/".into(),
+            user: None,
+            terminal: None,
+            landlock: vec![],
+        };
         Spec { id: Id::random().unwrap(), hostname: "box".into(), root, process, limits: Limits::default() }
     }
 

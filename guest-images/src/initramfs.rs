@@ -138,7 +138,7 @@ mod tests {
             later: vec!["/elsewhere".into()],
             root: GuestRoot { format: Format::Erofs, writable: false },
             network: Vec::new(),
-            process: Process { args, env: Vec::new(), cwd, user: None, terminal: None },
+            process: Process { args, env: Vec::new(), cwd, user: None, terminal: None, landlock: vec![] },
             pids: None,
         }
     }

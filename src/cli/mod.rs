@@ -120,7 +120,8 @@ Example: hv vm --kernel vmlinuz --rootfs rootfs.img --memory 256M -- uname -a
          hv vm rootfs.img --net tap=tap0,ip=192.0.2.2/24,gw=192.0.2.1 -- ip addr";
 const CTR_EXAMPLES: &str = "\
 Example: hv ctr rootfs.img --memory 64M --cpus 0.5 -- uname -a
-         hv ctr ./rootdir -t --user nobody -- sh";
+         hv ctr ./rootdir -t --user nobody -- sh
+         hv ctr ./rootdir --landlock /:rx --landlock /tmp:rw -- make test";
 const KERNEL_EXAMPLES: &str = "\
 Example: hv kernel install
          hv kernel add bzImage --modules /lib/modules/6.1.0 --name mine";
@@ -187,6 +188,9 @@ pub struct SandboxArgs {
     /// Host name inside [default: the sandbox's name]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
+    /// Let the command use files only as said, by Landlock: PATH:r, w, x; may be repeated
+    #[arg(long, value_name = "PATH:ACCESS")]
+    pub landlock: Vec<OsString>,
     /// Give the command a terminal [default: if stdin and stdout are terminals]
     #[arg(long, short, overrides_with = "no_tty")]
     pub tty: bool,

@@ -139,7 +139,9 @@ impl Hostile {
     pub fn ways(&self) -> Vec<Way> {
         let root = rustix::process::geteuid().is_root();
         let rooted = [true, false].into_iter().filter(|rooted| root || !rooted);
-        rooted.flat_map(|rooted| self.doors.iter().map(move |door| Way { door: *door, rooted })).collect()
+        let all = rooted.flat_map(|rooted| self.doors.iter().map(move |door| Way { door: *door, rooted }));
+        // Where everything takes a hundred times as long, a user comes in by one door.
+        all.filter(|way| way.rooted || !emulated() || way.door == self.doors[0]).collect()
     }
 
     /// Runs the script by every way, and checks what came of it.
@@ -192,11 +194,7 @@ impl Hostile {
         let dir = self.dir.path().join(format!("bundle-{number}"));
         fs::create_dir(&dir).unwrap();
         give(&dir, way);
-        let mut spec = self.hv(way, &["oci", "spec", "--bundle"]);
-        spec.arg(&dir).args((!way.rooted).then_some("--rootless"));
-        finish(spec, b"").expect(0);
-        let file = dir.join("config.json");
-        let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let mut config = self.template(way);
         let id = format!("attack-{}-{number}", std::process::id());
         config["root"] = json!({"path": self.image_for(way), "readonly": !self.own});
         config["process"]["args"] = json!(words);
@@ -206,8 +204,22 @@ impl Hostile {
             config["linux"]["cgroupsPath"] = json!(format!("/hv-test/{id}"));
         }
         (self.change)(&mut config);
-        fs::write(&file, config.to_string()).unwrap();
+        fs::write(dir.join("config.json"), config.to_string()).unwrap();
         Bundle { hostile: self, way, dir, id }
+    }
+
+    /// What `hv oci spec` writes for this caller.
+    fn template(&self, way: Way) -> Value {
+        static TEMPLATES: [OnceLock<Value>; 2] = [const { OnceLock::new() }; 2];
+        let make = || {
+            let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
+            fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+            let mut spec = self.hv(way, &["oci", "spec", "--bundle"]);
+            spec.arg(dir.path()).args((!way.rooted).then_some("--rootless"));
+            finish(spec, b"").expect(0);
+            serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap()
+        };
+        TEMPLATES[usize::from(way.rooted)].get_or_init(make).clone()
     }
 
     /// hv, called by whom the way says.
@@ -255,6 +267,11 @@ impl Hostile {
         }
         &self.image
     }
+}
+
+/// Whether this is the testbed, where everything takes a hundred times as long.
+pub fn emulated() -> bool {
+    std::env::var_os("HV_BIN_DIR").is_some()
 }
 
 /// Makes a directory its user's.
@@ -314,6 +331,9 @@ impl Bundle<'_> {
 
 impl Drop for Bundle<'_> {
     fn drop(&mut self) {
+        if !self.dir.join("state").join(&self.id).exists() {
+            return;
+        }
         let mut delete = self.command(&["delete", "--force"], &[]);
         delete.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let _ = delete.status();

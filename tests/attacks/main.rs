@@ -16,6 +16,7 @@ mod ctr {
     mod images;
     mod kernel;
     mod killed;
+    mod landlock;
     mod mounts;
     mod privileges;
     mod seen;

@@ -9,6 +9,7 @@ mod vm;
 
 mod ctr {
     mod lifecycle;
+    mod notify;
     mod process;
     mod races;
     mod rootless;

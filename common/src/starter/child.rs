@@ -40,6 +40,8 @@ pub enum Step {
     Descriptors,
     /// The no_new_privs bit.
     NoNewPrivs,
+    /// Landlock rules.
+    Landlock,
     /// Seccomp program.
     Seccomp,
     /// Execution of the program.
@@ -49,7 +51,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 15] = [
+    const ALL: [Step; 16] = [
         Step::Session,
         Step::Streams,
         Step::Terminal,
@@ -62,6 +64,7 @@ impl Step {
         Step::DeathSignal,
         Step::Descriptors,
         Step::NoNewPrivs,
+        Step::Landlock,
         Step::Seccomp,
         Step::Exec,
         Step::Interpreter,
@@ -81,6 +84,7 @@ impl Step {
             Step::DeathSignal => "parent-death signal",
             Step::Descriptors => "inherited descriptors",
             Step::NoNewPrivs => "no_new_privs bit",
+            Step::Landlock => "Landlock rules",
             Step::Seccomp => "seccomp filter",
             Step::Exec | Step::Interpreter => "program",
         }
@@ -140,13 +144,21 @@ impl Prepared {
         self.exec_with(stdio, |_| Ok(()))
     }
 
+    /// As [`Prepared::exec`], where something lies over /proc: `proc` is what is below it.
+    pub fn exec_below(&self, stdio: [BorrowedFd<'_>; 3], proc: Option<BorrowedFd<'_>>) -> ExecFailure {
+        match self.become_workload(stdio, &|_| Ok(()), proc) {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        }
+    }
+
     /// As [`Prepared::exec`]; the listener of the seccomp program, if its flags ask for one, goes to `channel`.
     pub fn exec_with(
         &self,
         stdio: [BorrowedFd<'_>; 3],
         channel: impl Fn(std::os::fd::OwnedFd) -> Result<(), Errno>,
     ) -> ExecFailure {
-        match self.become_workload(stdio, &channel) {
+        match self.become_workload(stdio, &channel, None) {
             Ok(never) => match never {},
             Err(failure) => failure,
         }
@@ -156,6 +168,7 @@ impl Prepared {
         &self,
         stdio: [BorrowedFd<'_>; 3],
         channel: &dyn Fn(std::os::fd::OwnedFd) -> Result<(), Errno>,
+        proc: Option<BorrowedFd<'_>>,
     ) -> Result<std::convert::Infallible, ExecFailure> {
         let privileges = &self.privileges;
         rustix::process::setsid().at(Step::Session)?;
@@ -194,8 +207,12 @@ impl Prepared {
                 .at(Step::DeathSignal)?;
         }
         sys::close_on_exec_from(3 + privileges.inherited as i32).at(Step::Descriptors)?;
-        if privileges.no_new_privs {
+        // Landlock is for those who can gain nothing more.
+        if privileges.no_new_privs || !self.landlock.is_empty() {
             rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivs)?;
+        }
+        if !self.landlock.is_empty() {
+            super::restrict::restrict(&self.landlock, proc).at(Step::Landlock)?;
         }
         if privileges.no_new_privs || privileges.capabilities.is_none_or(|kept| kept.root_only) {
             set_filter(privileges, channel)?;

@@ -21,6 +21,7 @@ mod child;
 mod command;
 mod identity;
 mod inside;
+mod restrict;
 
 pub use child::{ExecFailure, Step};
 pub use identity::Identity;
@@ -170,6 +171,7 @@ pub struct Prepared {
     command: Command,
     cwd: CString,
     terminal: bool,
+    landlock: Vec<restrict::Ready>,
     privileges: Privileges,
 }
 
@@ -189,7 +191,9 @@ impl Prepared {
         let cwd = working_directory(process)?;
         let groups = privileges.groups.as_ref().unwrap_or(&identity.groups);
         let groups = groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
-        Ok(Prepared { identity, groups, command, cwd, terminal: process.terminal.is_some(), privileges })
+        let landlock = restrict::ready(process)?;
+        let terminal = process.terminal.is_some();
+        Ok(Prepared { identity, groups, command, cwd, terminal, landlock, privileges })
     }
 
     /// Who the workload runs as.
@@ -220,6 +224,15 @@ impl Prepared {
             Step::CwdOutside => {
                 format!("the working directory {:?} lies outside the sandbox's root", self.cwd)
             }
+            Step::Landlock => match failure.errno {
+                libc::ENOSYS | libc::EOPNOTSUPP => {
+                    "the kernel that --landlock is for has no Landlock, or has it \
+                    switched off: leave it out, or see `hv check`"
+                        .into()
+                }
+                _ => "cannot put the workload under its Landlock rules: do their paths exist in the image?"
+                    .into(),
+            },
             Step::User | Step::Groups => {
                 format!("cannot become user {}, group {}", self.identity.uid, self.identity.gid)
             }

@@ -31,6 +31,7 @@ fn process(args: &[&str]) -> Process {
         cwd: "/".into(),
         user: None,
         terminal: None,
+        landlock: Vec::new(),
     }
 }
 

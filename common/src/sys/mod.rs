@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod disk;
 pub mod exec;
 pub mod interface;
+pub mod landlock;
 pub mod loopback;
 pub mod mark;
 pub mod schedule;

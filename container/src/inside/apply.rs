@@ -264,7 +264,10 @@ impl Opened {
         rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
         rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")?;
+        // Of all that was opened procfs stays, as long as it is covered: it is the container's own.
+        let proc = self.slots[Slot::Proc as usize].take();
         self.slots = [const { None }; Slot::COUNT];
+        self.slots[Slot::Proc as usize] = proc;
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ pub(super) const CANNOT_STOP: i32 = 77;
 pub(super) enum Loaded {
     /// The program is loaded and has not run an instruction yet: it is still stopped. /proc is uncovered.
     Yes,
-    /// The process could not ask to be stopped; /proc is uncovered, and it is to be made once more.
+    /// The process could not ask to be stopped, and is to be made once more; /proc is still covered.
     Again,
     /// It has reported why not, or was killed.
     No,
@@ -43,16 +43,14 @@ pub(super) fn load(workload: Pid) -> Result<Loaded, Errno> {
             }
             // Another signal came first, from its terminal perhaps: it gets it.
             Some(signal) => sys::go_on(workload, signal)?,
-            None if status.exit_status() == Some(CANNOT_STOP) => {
-                uncover()?;
-                return Ok(Loaded::Again);
-            }
+            None if status.exit_status() == Some(CANNOT_STOP) => return Ok(Loaded::Again),
             None => return Ok(Loaded::No),
         }
     }
 }
 
-fn uncover() -> Result<(), Errno> {
+/// Uncovers /proc.
+pub(super) fn uncover() -> Result<(), Errno> {
     rustix::mount::unmount(c"/proc", UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
 }
 

@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use rustix::thread::Pid;
 
 use crate::report::{Report, Stage};
-use crate::step::Step;
+use crate::step::{Slot, Step};
 use crate::sys;
 use apply::Opened;
 use init::Loaded;
@@ -81,8 +81,15 @@ impl Inside<'_> {
         let workload = self.fork_workload(&opened, true);
         let (workload, stopped) = match init::load(workload) {
             Ok(Loaded::Yes) => (workload, true),
-            // Traced already (strace), or forbidden by the host: then without the stop.
-            Ok(Loaded::Again) => (self.fork_workload(&opened, false), false),
+            // Traced already (strace), or forbidden by the host: then without the stop. The program is loaded
+            // when the fork returns, and there is no /proc before; it may miss it in its first moments.
+            Ok(Loaded::Again) => {
+                let workload = self.fork_workload(&opened, false);
+                if let Err(errno) = init::uncover() {
+                    self.fail(Report::Stage(Stage::Uncover, errno.raw_os_error()));
+                }
+                (workload, false)
+            }
             Ok(Loaded::No) => sys::exit_now(1),
             Err(errno) => self.fail(Report::Stage(Stage::Uncover, errno.raw_os_error())),
         };
@@ -133,7 +140,7 @@ impl Inside<'_> {
             self.fail(Report::Stage(Stage::Descriptors, libc::EBADF));
         };
         self.timeline.mark(Phase::Exec);
-        let failure: ExecFailure = self.workload.exec(stdio);
+        let failure: ExecFailure = self.workload.exec_below(stdio, opened.at(Slot::Proc).ok());
         self.fail(Report::Start(failure));
     }
 

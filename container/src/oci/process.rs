@@ -56,6 +56,7 @@ pub(crate) fn prepare(
         cwd: (&process.cwd).into(),
         user: Some(format!("{}:{}", user.uid, user.gid)),
         terminal: process.terminal.then(|| size(process)),
+        landlock: Vec::new(),
     };
     Ok(Prepared::new(&command, root, privileges)?)
 }

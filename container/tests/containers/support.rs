@@ -76,6 +76,7 @@ pub fn spec_of(root: Root, args: &[&str]) -> Spec {
             cwd: "/".into(),
             user: None,
             terminal: None,
+            landlock: Vec::new(),
         },
         limits: Limits::default(),
     }

@@ -48,6 +48,8 @@ pub enum Attempt {
     Tun,
     /// Rules of nftables.
     Nftables,
+    /// Rules of Landlock.
+    Landlock,
 }
 
 /// Without these, no container.
@@ -59,7 +61,7 @@ type Found = std::result::Result<String, Box<dyn std::error::Error + Send + Sync
 
 impl Attempt {
     /// In the order of the table.
-    pub const ALL: [Attempt; 13] = [
+    pub const ALL: [Attempt; 14] = [
         Attempt::Mount,
         Attempt::Pid,
         Attempt::Net,
@@ -73,6 +75,7 @@ impl Attempt {
         Attempt::Loop,
         Attempt::Tun,
         Attempt::Nftables,
+        Attempt::Landlock,
     ];
 
     /// The first column of the table.
@@ -91,6 +94,7 @@ impl Attempt {
             Attempt::Loop => "loop device",
             Attempt::Tun => "tun device",
             Attempt::Nftables => "nftables",
+            Attempt::Landlock => "Landlock",
         }
     }
 
@@ -114,6 +118,9 @@ impl Attempt {
             Attempt::Loop => "modprobe loop, and run hv as root",
             Attempt::Tun => "modprobe tun, and let this user open /dev/net/tun",
             Attempt::Nftables => "modprobe nf_tables",
+            Attempt::Landlock => {
+                "leave out --landlock; or boot with lsm=landlock,... and Linux 5.13 or newer"
+            }
         }
     }
 
@@ -133,8 +140,13 @@ impl Attempt {
             Attempt::Loop => loop_device(),
             Attempt::Tun => tun(),
             Attempt::Nftables => nftables(),
+            Attempt::Landlock => landlock(),
         }
     }
+}
+
+fn landlock() -> Found {
+    Ok(format!("version {}", hv_common::sys::landlock::version()?))
 }
 
 /// Makes one attempt and prints the answer: a state, a tab, and what was found.

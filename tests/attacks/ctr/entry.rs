@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::hostile::{Door, Hostile};
+use crate::hostile::{Door, Hostile, emulated};
 use crate::support::{self, Running, finish, image};
 
 fn write_program(path: &Path, text: &str) {
@@ -21,7 +21,7 @@ fn write_program(path: &Path, text: &str) {
 fn attack_01_cve_2019_5736_the_program_file_cannot_be_written() {
     let hostile = Hostile::arranged(|image, _| write_program(&image.join("bin/evil"), "#!/proc/self/exe\n"));
     let before = image::digest(&support::program());
-    let script = "for round in 1 2 3 4 5; do for p in /proc/[0-9]*; do \
+    let script = "for round in 1 2; do for p in /proc/[0-9]*; do \
         case $(readlink $p/exe) in */busybox) continue;; esac; \
         ( exec 9<$p/exe && echo x > /proc/self/fd/9 && echo written $p; echo x >> $p/exe && echo written $p ); \
         done; done 2> /dev/null; echo done";
@@ -35,9 +35,9 @@ fn attack_01_cve_2019_5736_the_program_file_cannot_be_written() {
     }
     // In the container meanwhile: whoever comes in by exec is looked at.
     for way in hostile.ways().into_iter().filter(|way| way.door == Door::Exec) {
-        let bundle = hostile.bundle(way, &["sh", "-c", &script.replace("1 2 3 4 5", "$(seq 100000)")]);
+        let bundle = hostile.bundle(way, &["sh", "-c", &script.replace("1 2", "$(seq 100000)")]);
         bundle.start().expect(0);
-        for _ in 0..5 {
+        for _ in 0..if emulated() { 1 } else { 5 } {
             bundle.call("exec", &["/proc/self/exe", "--version"]);
             bundle.call("exec", &["true"]).expect(0);
         }
@@ -47,7 +47,8 @@ fn attack_01_cve_2019_5736_the_program_file_cannot_be_written() {
 
 #[test]
 fn attack_02_cve_2024_21626_no_directory_of_the_host_is_the_working_directory() {
-    for fd in [3, 5, 7, 8, 9, 12] {
+    let tried = if emulated() { &[3, 7][..] } else { &[3, 5, 7, 8, 9, 12] };
+    for fd in tried {
         let cwd = format!("/proc/self/fd/{fd}");
         let options = ["--workdir", &cwd].map(str::to_owned);
         let hostile = Hostile::new()
@@ -62,7 +63,7 @@ fn attack_02_cve_2024_21626_no_directory_of_the_host_is_the_working_directory() 
     for way in hostile.ways() {
         let bundle = hostile.bundle(way, &["sleep", "1000"]);
         bundle.start().expect(0);
-        for fd in 3..14 {
+        for fd in (3..14).step_by(if emulated() { 4 } else { 1 }) {
             let verb = ["exec", "--cwd", &format!("/proc/self/fd/{fd}")];
             let done = finish(bundle.command(&verb, &["ls"]), b"");
             assert_ne!(done.status, Some(0), "{way:?} {fd}: {}", done.text());

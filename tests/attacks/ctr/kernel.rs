@@ -8,7 +8,7 @@ use crate::hostile::Hostile;
 
 #[test]
 fn attack_06_cve_2023_25809_control_groups_cannot_be_written() {
-    let script = "for file in $(find /sys/fs/cgroup -type f 2> /dev/null | head -n 300); do \
+    let script = "for file in $(find /sys/fs/cgroup -type f 2> /dev/null | head -n 60); do \
         (echo 1 > $file) 2> /dev/null && echo written $file; done; \
         for dir in $(find /sys/fs/cgroup -type d 2> /dev/null | head -n 20); do mkdir $dir/x 2> /dev/null && echo made $dir; done; \
         mount -o remount,rw /sys/fs/cgroup 2> /dev/null && echo remounted; echo done";
@@ -19,7 +19,7 @@ fn attack_06_cve_2023_25809_control_groups_cannot_be_written() {
 fn attack_18_cve_2022_0492_no_release_agent_can_be_set() {
     let script = "find /sys/fs/cgroup -name release_agent -o -name notify_on_release | while read f; do \
         (echo x > $f) 2> /dev/null && echo written $f; done; \
-        mkdir /dev/shm/c; for kind in memory rdma cpu ''; do \
+        mkdir /dev/shm/c; for kind in memory ''; do \
         unshare -UrC sh -c \"mount -t cgroup -o '$kind' none /dev/shm/c && echo /x > /dev/shm/c/release_agent && echo set $kind\" 2> /dev/null; \
         unshare -C sh -c \"mount -t cgroup -o '$kind' none /dev/shm/c && echo /x > /dev/shm/c/release_agent && echo set $kind\" 2> /dev/null; \
         done; echo done";

@@ -106,3 +106,13 @@ fn names_in_the_image_are_resolved_by_openat2() {
         }
     }
 }
+
+/// A start that is traced cannot ask to be: /proc stays covered until the program is loaded all the same.
+#[test]
+fn attack_01_cve_2019_5736_nobody_sees_hvs_file_in_a_start_that_is_traced() {
+    let hostile = Hostile::new().doors(&[Door::Ctr]);
+    let mut command = hostile.hv(hostile.ways()[0], &["ctr"]);
+    command.arg(hostile.image()).args(["--", "/proc/self/exe", "--version"]);
+    let traced = trace(command, false, |_| Go::On);
+    assert_eq!(traced.status, Some(127), "{}", traced.stderr);
+}

@@ -49,6 +49,7 @@ fn config(script: &str, terminal: Option<TerminalSize>) -> GuestConfig {
         cwd: "/".into(),
         user: None,
         terminal,
+        landlock: Vec::new(),
     };
     let root = GuestRoot { format: Format::Erofs, writable: false };
     GuestConfig {
