@@ -155,6 +155,28 @@ mod tests {
         assert_eq!(madt.len(), 44 + 4 * 8 + 12);
     }
 
+    /// ACPI 6.5, section 5.2.12.2: type 0, 8 bytes, the processor's and its APIC's number, bit 0 of the flags.
+    #[test]
+    fn each_of_64_processors_is_in_the_tables_once() {
+        for vcpus in [1, 2, 63, 64] {
+            let tables = tables(vcpus, &[]).unwrap();
+            let madt = table(&tables, word(table(&tables, word(&tables, 24), b"XSDT"), 44), b"APIC");
+            let mut rest = &madt[44..];
+            let mut processors = Vec::new();
+            let mut controllers = 0;
+            while let [kind, len, ..] = *rest {
+                match kind {
+                    0 => processors.push(rest[2..8].to_vec()),
+                    1 => controllers += 1,
+                    other => panic!("a structure of type {other}"),
+                }
+                rest = &rest[usize::from(len)..];
+            }
+            let expected: Vec<_> = (0..vcpus).map(|id| vec![id, id, 1, 0, 0, 0]).collect();
+            assert_eq!((processors, controllers), (expected, 1), "{vcpus}");
+        }
+    }
+
     #[test]
     fn a_devices_own_table_is_reached() {
         let bridge: Arc<dyn Device> = Arc::new(HostBridge::new(Vec::new()));

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use guest::{ENTRY, RESET, Run, kernel, print, start};
+use guest::{ENTRY, RESET, Run, kernel, print, start, start_sized};
 use hv_common::sandbox::Stdio;
 use hv_common::{Backend, Format, Id, Limits, Phase, Process, Root, Spec, StartError, Timeline};
 use hv_vmm::device::virtio::TransportKind;
@@ -29,6 +29,47 @@ fn a_guest_prints_and_resets_and_the_recipe_is_the_printed_one() {
     // Older kernels keep no such counts.
     if let Some(total) = crossings.get("total") {
         assert!(*total >= 4, "{crossings:?}");
+    }
+}
+
+/// Bytes at both sides of each border of memory: what is RAM keeps what is written, what is not reads as all ones.
+#[test]
+fn memory_ends_and_goes_on_where_it_should() {
+    kvm_or_skip!();
+    const GIB: u64 = 1 << 30;
+    /// The level of the boot page tables with an entry a GiB, and room for tables of the level below.
+    const LEVEL_3: u64 = 0xa000;
+    const LEVEL_2: u64 = 0x1_0000;
+    for (memory, ram, nothing) in [
+        (3 * GIB - 4096, 3 * GIB - 4097, 3 * GIB - 4096),
+        (3 * GIB, 3 * GIB - 1, 3 * GIB),
+        (3 * GIB + 4096, 4 * GIB + 4095, 4 * GIB + 4096),
+        (4 * GIB, 5 * GIB - 1, 5 * GIB),
+        (5 * GIB, 6 * GIB - 1, 3 * GIB),
+    ] {
+        let mut code = Vec::new();
+        for address in [ram, nothing] {
+            let (table, page) = (LEVEL_2 + 4096 * (address / GIB), address & !((2 << 20) - 1));
+            let entries =
+                [(LEVEL_3 + 8 * (address / GIB), table | 3), (table + 8 * (page % GIB >> 21), page | 0x83)];
+            for (at, entry) in entries {
+                // movabs rax, entry (present, writable; a page of 2 MiB); movabs [at], rax
+                code.extend(
+                    [&[0x48, 0xb8][..], &entry.to_le_bytes(), &[0x48, 0xa3], &at.to_le_bytes()].concat(),
+                );
+            }
+        }
+        // mov rax, cr3; mov cr3, rax; mov dx, 0x3f8
+        code.extend([0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8, 0x66, 0xba, 0xf8, 0x03]);
+        for address in [ram, nothing] {
+            // mov al, 'x'; movabs [address], al; xor eax, eax; movabs al, [address]; out dx, al
+            code.extend([&[0xb0, b'x', 0xa2][..], &address.to_le_bytes(), &[0x31, 0xc0, 0xa0]].concat());
+            code.extend([&address.to_le_bytes()[..], &[0xee]].concat());
+        }
+        code.extend(RESET);
+        let run = start_sized(&code, memory);
+        assert_eq!(run.end(), End::Reset, "{memory:#x}");
+        assert_eq!(run.console.bytes(), [b'x', 0xff], "{memory:#x}");
     }
 }
 

@@ -115,6 +115,24 @@ mod tests {
         assert_eq!(ram(8 * GIB), [0..3 * GIB, 4 * GIB..9 * GIB]);
     }
 
+    /// At each border: as much RAM as was asked for, none of it in the hole, and the same in the kernel's map.
+    #[test]
+    fn every_size_is_all_there_and_nothing_in_the_hole() {
+        let borders = [MIN_MEMORY, 3 * GIB, 4 * GIB, 5 * GIB, 64 * GIB, 1 << 40];
+        for size in borders.into_iter().flat_map(|border| [border - PAGE, border, border + PAGE]) {
+            let size = size.max(MIN_MEMORY);
+            let ram = ram(size);
+            assert_eq!(ram.iter().map(|range| range.end - range.start).sum::<u64>(), size);
+            assert!(ram.iter().all(|range| range.end <= HOLE_START || range.start >= HOLE_END), "{size:#x}");
+            assert_eq!(ram.len(), if size > HOLE_START { 2 } else { 1 }, "{size:#x}");
+            assert_eq!(ram.last().map(|range| range.end), Some(size + if ram.len() == 2 { GIB } else { 0 }));
+            let usable: Vec<_> = e820(size).into_iter().filter(|line| line.usable).map(|l| l.range).collect();
+            let (low, high) = (0..LOW_RAM_END, HIGH_RAM..ram[0].end);
+            assert_eq!(usable[..2], [low, high]);
+            assert_eq!(usable[2..], ram[1..], "{size:#x}");
+        }
+    }
+
     #[test]
     fn devices_are_in_the_hole() {
         for address in [VIRTIO_MMIO, PCI_ECAM.start, PCI_WINDOW.end, IO_APIC, LOCAL_APIC, KVM_TSS] {

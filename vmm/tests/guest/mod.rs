@@ -79,6 +79,11 @@ pub fn start(code: &[u8], vcpus: u32) -> Run {
     start_with(code, vcpus, TransportKind::Mmio, Vec::new())
 }
 
+/// A machine without devices and with so much memory, running this code.
+pub fn start_sized(code: &[u8], memory: u64) -> Run {
+    start_machine(code, 1, memory, TransportKind::Mmio, Vec::new())
+}
+
 /// A machine with these devices, running this code.
 pub fn start_with(
     code: &[u8],
@@ -86,10 +91,20 @@ pub fn start_with(
     transport: TransportKind,
     virtio: Vec<Box<dyn VirtioDevice>>,
 ) -> Run {
+    start_machine(code, vcpus, 64 << 20, transport, virtio)
+}
+
+fn start_machine(
+    code: &[u8],
+    vcpus: u32,
+    memory: u64,
+    transport: TransportKind,
+    virtio: Vec<Box<dyn VirtioDevice>>,
+) -> Run {
     let console = Console::new(false);
     let timeline = Timeline::new().unwrap();
     let mut progress = Progress::default();
-    let limits = Limits { memory: Some(64 << 20), millicpus: Some(vcpus * 1000), pids: None };
+    let limits = Limits { memory: Some(memory), millicpus: Some(vcpus * 1000), pids: None };
     let description = Description {
         kernel: &kernel(code),
         kernel_path: Path::new("test"),

@@ -46,7 +46,8 @@ pub struct Rig {
     pub function: Option<Arc<pci::Transport>>,
     events: EventManager<Subscriber>,
     queues: Vec<DriverQueue>,
-    next_buffer: u64,
+    /// Where the next buffer goes.
+    pub next_buffer: u64,
 }
 
 struct DriverQueue {

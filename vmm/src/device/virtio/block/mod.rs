@@ -13,6 +13,8 @@ mod config;
 mod disk;
 mod engine;
 mod geometry;
+#[cfg(test)]
+mod medium_tests;
 mod patience;
 mod request;
 #[cfg(test)]
