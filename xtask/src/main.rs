@@ -51,6 +51,9 @@ enum Task {
         /// Run in the testbed also what passed there before with the same programs, kernels and images
         #[arg(long)]
         fresh: bool,
+        /// Run the parity tests also on every machine: mmio and pci, tuned and Debian's kernel, 1 and 4 processors
+        #[arg(long)]
+        all_combinations: bool,
     },
     /// Let hostile guests write random values to every register, ring and port of their machines, on /dev/kvm
     Hostile {
@@ -132,7 +135,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Kernel => println!("{}", kernel::tuned()?.display()),
         Task::Image => println!("{}", rootfs::demo()?.display()),
         Task::Demo { runs } => return demo::run(runs),
-        Task::Test { fresh } => return test::run(fresh),
+        Task::Test { fresh, all_combinations } => return test::run(fresh, all_combinations),
         Task::Hostile { seconds, seed } => return hostile::run(seconds, seed),
         Task::Bench(what) => return bench::run(&what),
         Task::Testbed(args) => return run_in_testbed(args),

@@ -4,6 +4,7 @@
 //! a second time in the testbed, where cgroup v2 is. A test that prints a line `skipped: REASON` counts as
 //! skipped.
 
+mod combinations;
 mod inside;
 mod libtest;
 mod programs;
@@ -26,12 +27,13 @@ use crate::{hv, kernel, rootfs, workspace};
 const CHECK_TAIL_LINES: usize = 200;
 
 /// Runs everything; the last line on standard output is the count. What passed in the testbed already, with
-/// the same programs, kernels and images, runs there again only when `fresh`.
+/// the same programs, kernels and images, runs there again only when `fresh`. With `all_combinations`, the parity
+/// tests run on every machine that a microVM can be.
 ///
 /// # Errors
 /// Something that is needed for running tests at all is missing. Failed tests are not an error here but
 /// make the exit code a failure.
-pub fn run(fresh: bool) -> Result<ExitCode> {
+pub fn run(fresh: bool, all_combinations: bool) -> Result<ExitCode> {
     let started = Instant::now();
     let log = workspace::log("test-build")?;
     let mut tally = Tally::default();
@@ -67,6 +69,9 @@ pub fn run(fresh: bool) -> Result<ExitCode> {
     let words = [&*host.name(), env[0].1.as_str(), env[1].1.as_str()];
     let seen = remembered::digest_of(&[&bin.join("hv"), &bin.join("hv-init")], &words)?;
     inside::run(&programs, vm_runs_here, &seen, fresh, &mut tally)?;
+    if all_combinations {
+        combinations::run(&programs, &mut tally)?;
+    }
     Ok(report(&tally, started))
 }
 
