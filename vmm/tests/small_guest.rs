@@ -51,7 +51,7 @@ fn memory_ends_and_goes_on_where_it_should() {
         for address in [ram, nothing] {
             let (table, page) = (LEVEL_2 + 4096 * (address / GIB), address & !((2 << 20) - 1));
             let entries =
-                [(LEVEL_3 + 8 * (address / GIB), table | 3), (table + 8 * (page % GIB >> 21), page | 0x83)];
+                [(LEVEL_3 + 8 * (address / GIB), table | 3), (table + 8 * ((page % GIB) >> 21), page | 0x83)];
             for (at, entry) in entries {
                 // movabs rax, entry (present, writable; a page of 2 MiB); movabs [at], rax
                 code.extend(
