@@ -6,6 +6,7 @@ mod apt;
 mod bench;
 mod cache;
 mod demo;
+mod fuzz;
 mod hostile;
 mod hv;
 mod kernel;
@@ -64,6 +65,8 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Feed what somebody else chooses (queues, registers, packets, kernels, requests, arguments) to hv's readers
+    Fuzz(fuzz::FuzzArgs),
     /// Measure hv against other monitors in the testbed's counting mode, those on PATH, and print the table
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -136,6 +139,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Image => println!("{}", rootfs::demo()?.display()),
         Task::Demo { runs } => return demo::run(runs),
         Task::Test { fresh, all_combinations } => return test::run(fresh, all_combinations),
+        Task::Fuzz(args) => return fuzz::run(&args),
         Task::Hostile { seconds, seed } => return hostile::run(seconds, seed),
         Task::Bench(what) => return bench::run(&what),
         Task::Testbed(args) => return run_in_testbed(args),
