@@ -63,6 +63,7 @@ pub fn initramfs(data: &[u8]) {
         version: VERSION,
         hostname: word(),
         modules: vec![word()],
+        later: Vec::new(),
         root: GuestRoot { format: Format::Erofs, writable: false },
         network: Vec::new(),
         process,
@@ -73,7 +74,8 @@ pub fn initramfs(data: &[u8]) {
         .collect();
     let init = input.block();
     let user = input.0;
-    let Ok(archive) = initramfs::build(init, &modules, config, Some(user)) else { return };
+    let (at_once, later) = modules.split_at(modules.len() / 2);
+    let Ok(archive) = initramfs::build(init, [at_once, later], config, Some(user)) else { return };
     assert!(archive.starts_with(user));
     let names = names(&archive[user.len().next_multiple_of(4)..]);
     assert_eq!(names.last().map(String::as_str), Some("TRAILER!!!"));

@@ -9,7 +9,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next one.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -18,7 +18,7 @@ impl Random {
 
     /// Less than `limit`, which counts as 1 if it is 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
+        (self.word() % limit.max(1) as u64) as usize
     }
 }
 
@@ -33,7 +33,7 @@ pub fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         let until = at + random.below(33).min(input.len() - at);
         match random.below(9) {
             0 if at < input.len() => input[at] ^= 1 << random.below(8),
-            1 if at < input.len() => input[at] = random.next() as u8,
+            1 if at < input.len() => input[at] = random.word() as u8,
             2 => {
                 let width = 1 << random.below(4);
                 let edge = EDGES[random.below(EDGES.len())].to_le_bytes();
@@ -52,7 +52,7 @@ pub fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
                 input.splice(at..at, other[from..from + len].iter().copied());
             }
             6 => {
-                let bytes: Vec<u8> = (0..random.below(17)).map(|_| random.next() as u8).collect();
+                let bytes: Vec<u8> = (0..random.below(17)).map(|_| random.word() as u8).collect();
                 input.splice(at..at, bytes);
             }
             7 if at < input.len() => {

@@ -84,7 +84,7 @@ pub fn wire(data: &[u8]) {
     let mut from = data;
     while let Ok(Some(message)) = wire::read_frame::<FromGuest>(&mut from) {
         let again = wire::encode(&message).expect("what came in a frame fits in one");
-        assert!(again.len() <= MAX_FRAME as usize);
+        assert!(again.len() <= MAX_FRAME);
         assert_eq!(wire::decode::<FromGuest>(&again).expect("it was encoded just now"), message);
     }
 }
