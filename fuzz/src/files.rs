@@ -58,6 +58,7 @@ pub fn initramfs(data: &[u8]) {
         cwd: word().into(),
         user: Some(word()),
         terminal: None,
+        landlock: vec![],
     };
     let config = GuestConfig {
         version: VERSION,
