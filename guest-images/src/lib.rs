@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`open()`]: a path becomes a [`Root`](hv_common::Root); [`superblock`] is how it is recognised.
 //! - [`erofs`]: a directory becomes one read-only image file.
+//! - [`layer`]: tar streams, one over the other, become such a file.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
 //! - [`modules`]: which kernel modules a guest needs; [`initramfs`]: what a guest starts from.
 //! - [`store`]: kernels that are kept for a user.
@@ -19,6 +20,7 @@ pub mod erofs;
 mod holes;
 pub mod initramfs;
 pub mod kernel;
+pub mod layer;
 pub mod modules;
 pub mod open;
 pub mod store;

@@ -4,13 +4,18 @@
 //! inode; where that will be is known only at the end, so it waits in a second nameless file: memory is
 //! bounded by the number of files, not by their sizes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::WriteError;
 use super::disk::{self, BLOCK};
+use super::sparse::{Filled, Part, chunk_size, chunks, next_data};
 use crate::draft;
 
 /// Where a file's data are.
@@ -37,8 +42,6 @@ pub(super) enum Place {
 
 /// Bytes that are written at once.
 const STEP: usize = 256 << 10;
-/// A sparse file has at most this many chunks, so that its map stays small.
-const MAX_CHUNKS: u64 = 1 << 16;
 
 /// The data part of an image: block 1 up to where the inodes will begin.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct DataArea {
     image: Appender,
     tails: Appender,
     step: Vec<u8>,
+    /// Digests of runs of whole blocks, and where they are; None: equal data are stored again.
+    known: Option<HashMap<[u8; 32], u32>>,
 }
 
 impl DataArea {
@@ -55,11 +60,21 @@ impl DataArea {
     /// No file can be made there.
     pub fn new(scratch: &Path) -> Result<DataArea, WriteError> {
         let image = Appender::new(draft::nameless(scratch)?, BLOCK as u64);
-        Ok(DataArea { image, tails: Appender::new(draft::nameless(scratch)?, 0), step: vec![0; STEP] })
+        Ok(DataArea {
+            image,
+            tails: Appender::new(draft::nameless(scratch)?, 0),
+            step: vec![0; STEP],
+            known: None,
+        })
+    }
+
+    /// From now on the whole blocks of equal files are stored once. It costs a SHA-256 of all data.
+    pub fn store_equal_once(&mut self) {
+        self.known.get_or_insert_default();
     }
 
     /// Stores `size` bytes from `source`. A tail of up to `room` bytes goes behind the inode.
-    pub(super) fn store(
+    pub(crate) fn store(
         &mut self,
         source: &mut impl Read,
         size: u64,
@@ -68,8 +83,14 @@ impl DataArea {
         let tail = (size % BLOCK as u64) as usize;
         let inline = tail > 0 && tail <= room;
         let first = self.next_block()?;
-        self.pour(source, if inline { size - tail as u64 } else { size })?;
+        let mut hash = self.known.as_ref().map(|_| Sha256::new());
+        let whole = if inline { size - tail as u64 } else { size };
+        self.pour(source, whole, hash.as_mut())?;
         self.image.align()?;
+        let first = match hash {
+            Some(hash) if whole > 0 => self.first_of_equals(first, hash)?,
+            _ => first,
+        };
         let tail = match inline {
             false => None,
             true => {
@@ -85,22 +106,60 @@ impl DataArea {
 
     /// Stores a file of which the file system says that it has holes.
     pub(super) fn store_sparse(&mut self, file: &File, size: u64) -> Result<Data, WriteError> {
-        let bits = size.div_ceil(MAX_CHUNKS).max(BLOCK as u64).next_power_of_two().trailing_zeros();
-        let chunk = 1u64 << bits;
+        let chunk = chunk_size(size);
         let mut first = Vec::new();
         let mut at = 0;
         while let Some(data) = next_data(file, at, size)? {
-            first.resize((data / chunk) as usize, disk::HOLE);
-            first.push(self.next_block()?);
             let start = data / chunk * chunk;
-            let end = size.min(start + chunk);
-            self.pour(&mut Part { file, at: start }, end - start)?;
-            self.image.align()?;
-            at = end;
+            self.store_chunk(&mut first, start, &mut Part { file, at: start }, size)?;
+            at = start + chunk;
         }
-        first.resize(size.div_ceil(chunk) as usize, disk::HOLE);
-        let bits = (bits - BLOCK.trailing_zeros()) as u8;
-        Ok(Data { size, place: Place::Chunks { bits, first } })
+        Ok(chunks(size, first))
+    }
+
+    /// Stores a file of which `source` has only these bytes, one after the other: offsets and lengths,
+    /// sorted, without overlaps, within `size`.
+    pub(crate) fn store_segments(
+        &mut self,
+        source: &mut impl Read,
+        size: u64,
+        segments: &[(u64, u64)],
+    ) -> Result<Data, WriteError> {
+        let chunk = chunk_size(size);
+        let mut first = Vec::new();
+        let mut filled = Filled { source, segments: segments.iter().peekable(), within: 0, at: 0 };
+        while let Some(data) = filled.next_data() {
+            filled.at = data / chunk * chunk;
+            self.store_chunk(&mut first, data / chunk * chunk, &mut filled, size)?;
+        }
+        Ok(chunks(size, first))
+    }
+
+    /// Stores the chunk that begins at `start`; those before it that are not there are holes.
+    fn store_chunk(
+        &mut self,
+        first: &mut Vec<u32>,
+        start: u64,
+        source: &mut impl Read,
+        size: u64,
+    ) -> Result<(), WriteError> {
+        let chunk = chunk_size(size);
+        first.resize((start / chunk) as usize, disk::HOLE);
+        first.push(self.next_block()?);
+        self.pour(source, chunk.min(size - start), None)?;
+        Ok(self.image.align()?)
+    }
+
+    /// Where these blocks are already, and then they go; else they stay where they are.
+    fn first_of_equals(&mut self, first: u32, hash: Sha256) -> Result<u32, WriteError> {
+        let Some(known) = &mut self.known else { return Ok(first) };
+        match known.entry(hash.finalize().into()) {
+            Entry::Vacant(entry) => Ok(*entry.insert(first)),
+            Entry::Occupied(entry) => {
+                self.image.take_back(u64::from(first) * BLOCK as u64)?;
+                Ok(*entry.get())
+            }
+        }
     }
 
     /// Reads the tail that waits at `place`.
@@ -119,12 +178,20 @@ impl DataArea {
         block_number(self.image.end() / BLOCK as u64)
     }
 
-    fn pour(&mut self, source: &mut impl Read, mut left: u64) -> Result<(), WriteError> {
+    fn pour(
+        &mut self,
+        source: &mut impl Read,
+        mut left: u64,
+        mut hash: Option<&mut Sha256>,
+    ) -> Result<(), WriteError> {
         while left > 0 {
             let wanted = left.min(STEP as u64) as usize;
             read_exactly(source, &mut self.step[..wanted])?;
             left -= wanted as u64;
             let step = &self.step[..wanted];
+            if let Some(hash) = &mut hash {
+                hash.update(step);
+            }
             // What is not written reads as zeros, and takes no place on the disk.
             if wanted == STEP && step.iter().all(|byte| *byte == 0) {
                 self.image.skip(STEP as u64)?;
@@ -147,31 +214,6 @@ fn read_exactly(source: &mut impl Read, into: &mut [u8]) -> Result<(), WriteErro
         io::ErrorKind::UnexpectedEof => WriteError::Shorter,
         _ => WriteError::Source(error),
     })
-}
-
-/// Where the next bytes that are no hole begin, from `at`, before `size`.
-fn next_data(file: &File, at: u64, size: u64) -> Result<Option<u64>, WriteError> {
-    if at >= size {
-        return Ok(None);
-    }
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
-        Ok(data) => Ok(Some(data).filter(|data| *data < size)),
-        Err(rustix::io::Errno::NXIO) => Ok(None),
-        Err(error) => Err(WriteError::Source(error.into())),
-    }
-}
-
-struct Part<'a> {
-    file: &'a File,
-    at: u64,
-}
-
-impl Read for Part<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(into, self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
 }
 
 /// A file that is written from one end to the other, in few and large pieces.
@@ -209,6 +251,19 @@ impl Appender {
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         self.flush()?;
         self.written += bytes;
+        Ok(())
+    }
+
+    /// Goes back to `end`; what was written behind it reads as zeros again.
+    fn take_back(&mut self, end: u64) -> io::Result<()> {
+        match end.checked_sub(self.written) {
+            Some(kept) => self.pending.truncate(kept as usize),
+            None => {
+                self.pending.clear();
+                self.file.set_len(end)?;
+                self.written = end;
+            }
+        }
         Ok(())
     }
 

@@ -11,11 +11,12 @@
 //! # Layout of the code
 //! [`tree`]: files without data; [`data`]: their data; `layout` decides where inodes go, `write` writes
 //! them, `disk` has the format's structures. `walk` fills a tree from a directory; nothing else knows
-//! about directories, and a merge of layers can fill one just as well.
+//! about directories. A merge of layers fills one just as well ([`crate::layer`]).
 
 pub mod data;
 mod disk;
 mod layout;
+mod sparse;
 pub mod tree;
 mod walk;
 mod write;
@@ -28,7 +29,8 @@ use std::path::{Path, PathBuf};
 use hv_common::{Format, Root};
 
 pub use data::{Data, DataArea};
-pub use tree::{BadEntry, Kind, Metadata, Node, NodeId, Tree};
+pub(crate) use sparse::chunked_bytes;
+pub use tree::{BadEntry, Kind, MAX_NAME, Metadata, Node, NodeId, Tree};
 
 /// An image cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,9 @@ pub enum WriteError {
     /// Extended attributes are too large for the format.
     #[error("its extended attributes are larger than EROFS can hold (64 KiB one, 256 KiB all of a file)")]
     Attributes,
+    /// A tree cannot have a name.
+    #[error("a name cannot be in the image")]
+    Tree(#[source] BadEntry),
     /// There are more blocks than the format has numbers for.
     #[error("the image would be larger than 16 TiB")]
     TooLarge,
@@ -132,4 +137,4 @@ pub fn pack(root: &Root, scratch: &Path) -> Result<Root, PackError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

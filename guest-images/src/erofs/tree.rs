@@ -29,7 +29,7 @@ pub struct Metadata {
 
 impl Metadata {
     /// Bytes of a file's tail for which there is room behind its inode.
-    pub(super) fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         let header = disk::Inode::length(true) + self.xattr_size();
         // Behind attributes that fill blocks of their own there is always half a block.
         if header <= disk::BLOCK / 2 { disk::BLOCK - header } else { disk::BLOCK / 2 }
@@ -44,7 +44,7 @@ impl Metadata {
     }
 
     /// Whether an inode can hold the attributes.
-    pub(super) fn fits(&self) -> bool {
+    pub(crate) fn fits(&self) -> bool {
         self.xattrs.values().all(|value| value.len() <= usize::from(u16::MAX))
             && self.xattr_size() <= disk::MAX_XATTR_SIZE
     }

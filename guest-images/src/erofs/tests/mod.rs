@@ -17,11 +17,11 @@ use super::*;
 
 mod random;
 
-struct Mounted(tempfile::TempDir);
+pub(crate) struct Mounted(pub(crate) tempfile::TempDir);
 
 impl Mounted {
     /// Straight from the nameless file, as a container has it; else through a loop device.
-    fn new(image: &File) -> Option<Mounted> {
+    pub(crate) fn new(image: &File) -> Option<Mounted> {
         let at = tempfile::tempdir().unwrap();
         let path = format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd());
         let direct = rustix::mount::mount(&path, at.path(), "erofs", rustix::mount::MountFlags::RDONLY, None);
@@ -61,7 +61,7 @@ fn pack_dir(dir: &Path) -> File {
     }
 }
 
-fn bytes_of(file: &File) -> Vec<u8> {
+pub(crate) fn bytes_of(file: &File) -> Vec<u8> {
     let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
     file.read_exact_at(&mut bytes, 0).unwrap();
     bytes
@@ -69,20 +69,20 @@ fn bytes_of(file: &File) -> Vec<u8> {
 
 /// Everything that can be seen of a file, but its inode number.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+pub(crate) struct Seen {
     mode: u32,
     owner: (u32, u32),
     modified: (i64, i64),
     device: u64,
     size: u64,
     links: u64,
-    contents: Vec<u8>,
+    pub(crate) contents: Vec<u8>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Another name of the same file, the first in order.
     same_as: PathBuf,
 }
 
-fn seen(root: &Path) -> BTreeMap<PathBuf, Seen> {
+pub(crate) fn seen(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let (mut all, mut inodes) = (BTreeMap::new(), BTreeMap::new());
     let mut todo = vec![PathBuf::new()];
     while let Some(name) = todo.pop() {
@@ -148,7 +148,7 @@ fn check(dir: &Path) -> Vec<u8> {
     bytes_of(&image)
 }
 
-fn difference(expected: &Seen, found: &Seen) -> String {
+pub(crate) fn difference(expected: &Seen, found: &Seen) -> String {
     let short = |seen: &Seen| {
         format!(
             "{:o} {:?} {:?} {} {} {} {:?}",
@@ -169,7 +169,7 @@ fn difference(expected: &Seen, found: &Seen) -> String {
     )
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
