@@ -31,7 +31,7 @@ mod vm {
         }
         let mut guest = Running::start(shell(Kind::Vm, &["--balloon", "--no-tty"], SCRIPT));
         guest.wait_for("full\n");
-        let full = resident(guest.pid());
+        let full = resident(guest.holder());
         guest.wait_for("empty\n");
         let mut ticks = "empty\n".to_owned();
         let mut least = full;
@@ -39,7 +39,7 @@ mod vm {
         while least > full - 60_000_000 {
             ticks.push_str("tick\n");
             guest.wait_for(&ticks);
-            least = least.min(resident(guest.pid()));
+            least = least.min(resident(guest.holder()));
         }
         println!("{full} bytes, then {least}");
         guest.signal(Signal::TERM);

@@ -110,7 +110,7 @@ mod vm {
         let options = ["--cpus", "2", "--cpu-pin", &list];
         let mut running = Running::start(shell(Kind::Vm, &options, "echo ready; read -r line"));
         running.wait_for("ready");
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", running.pid().as_raw_pid())).unwrap();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", running.holder().as_raw_pid())).unwrap();
         let mut found: Vec<(String, String)> = Vec::new();
         for task in tasks.flatten() {
             let status = std::fs::read_to_string(task.path().join("status")).unwrap();

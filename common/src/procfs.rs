@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Bytes of a small file of the kernel's, mostly.
@@ -144,6 +145,35 @@ pub fn memory(pid: i32) -> io::Result<Memory> {
 /// There is no such process, or it is somebody else's.
 pub fn memory_in(pid: i32, ranges: &[Range<u64>]) -> io::Result<Memory> {
     fs::read_to_string(format!("/proc/{pid}/smaps")).map(|text| parse_smaps_in(&text, ranges))
+}
+
+/// This process's own memory, readable also where /proc cannot be reached any more.
+#[derive(Debug)]
+pub struct OwnMemory(File);
+
+impl OwnMemory {
+    /// Opens what the kernel says of it.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn open() -> io::Result<OwnMemory> {
+        File::open("/proc/self/smaps").map(OwnMemory)
+    }
+
+    /// What there is of it in these address ranges, now.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn memory_in(&self, ranges: &[Range<u64>]) -> io::Result<Memory> {
+        let mut text = Vec::new();
+        let mut piece = [0; 4096];
+        loop {
+            match self.0.read_at(&mut piece, text.len() as u64)? {
+                0 => return Ok(parse_smaps_in(&String::from_utf8_lossy(&text), ranges)),
+                count => text.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
 }
 
 /// The host's memory in bytes.

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use hv_common::{Backend, Kind, Limits, Spec};
 use hv_container::{Bare, Namespaces};
+use hv_vmm::broker::Office;
+use hv_vmm::jail::Jail;
 use hv_vmm::settings::Settings;
 
 use crate::cli::MachineArgs;
@@ -22,6 +24,16 @@ pub struct Prepared {
     pub backend: Box<dyn Backend>,
     /// What was done already, one line a step.
     pub steps: Vec<String>,
+    /// It is to be started in a process of its own.
+    pub apart: Option<Apart>,
+}
+
+/// What a process needs that only holds a sandbox, and who started it.
+pub struct Apart {
+    /// Does what that process cannot.
+    pub office: Office,
+    /// What it gives up.
+    pub jail: Option<Jail>,
 }
 
 /// Prepares the start of `spec` as a sandbox of `kind`, and completes the spec: a microVM needs its image
@@ -31,12 +43,15 @@ pub struct Prepared {
 /// Something that the start needs is not there or cannot be used.
 pub fn prepare(kind: Kind, machine: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
     match kind {
-        Kind::Process => {
-            Ok(Prepared { backend: Box::new(Bare::new().given_up_on(abort::signals()?)), steps: Vec::new() })
-        }
+        Kind::Process => Ok(Prepared {
+            backend: Box::new(Bare::new().given_up_on(abort::signals()?)),
+            steps: Vec::new(),
+            apart: None,
+        }),
         Kind::Ctr => Ok(Prepared {
             backend: Box::new(Namespaces::new().given_up_on(abort::signals()?)),
             steps: Vec::new(),
+            apart: None,
         }),
         Kind::Vm => vm::prepare(machine, spec, runtime_dir),
     }

@@ -12,24 +12,30 @@ use hv_image::kernel::{self, Kernel};
 use hv_image::modules::{self, Feature, Module};
 use hv_image::store::Store;
 use hv_image::{erofs, initramfs};
+use hv_vmm::agent;
 use hv_vmm::arch::x86_64::template::{self, CpuTemplate};
+use hv_vmm::broker;
 use hv_vmm::device::virtio::TransportKind;
 use hv_vmm::device::virtio::console::MAX_PORTS;
 use hv_vmm::device::virtio::net::{Mac, Nic};
 use hv_vmm::device::virtio::rate_limit;
 use hv_vmm::hardware::Hardware;
+use hv_vmm::jail::Jail;
 use hv_vmm::kvm::{self, Kvm};
 use hv_vmm::memory::huge::HugePage;
+use hv_vmm::seccomp::Mode;
 use hv_vmm::settings::Settings;
+use hv_vmm::walls::{Alone, Walls};
 use hv_vmm::{ConsoleDevice, Machine, ProbeError, runs_guest_kernel_code};
+use rustix::thread::CapabilitySet;
 
-use super::{Prepared, disks};
+use super::{Apart, Prepared, disks};
 use crate::cli::MachineArgs;
 use crate::cli::machine::BootArgs;
 use crate::cli::machine::boot::Console;
 use crate::cli::machine::devices::{PortArg, Transport};
 use crate::cli::machine::network::{Rate, TapArgs};
-use crate::cli::machine::{CpuTemplateArg, HardwareArgs, HugePageArg};
+use crate::cli::machine::{CpuTemplateArg, FilterArg, HardwareArgs, HugePageArg};
 use crate::cmd::check::{Row, State};
 use crate::error::{Failure, Result, chain};
 use crate::size::Bytes;
@@ -42,7 +48,7 @@ const INIT: &str = "hv-init";
 /// # Errors
 /// Something is not there, or cannot be used.
 pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
-    let MachineArgs { boot, devices, hardware, memory, network, disk } = args;
+    let MachineArgs { boot, devices, hardware, memory, network, disk, wall } = args;
     let balloon = check_balloon(memory.balloon, &spec.limits)?;
     // Said before anything expensive: without KVM the rest is of no use.
     Kvm::open()?;
@@ -92,6 +98,11 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
     let init = read_init()?;
     let initrd = boot.initrd.as_deref().map(|path| read("initrd", path)).transpose()?;
     let initramfs = initramfs::build(&init, [&modules, &later], config, initrd.as_deref())?;
+    let root = rustix::process::geteuid().is_root();
+    let jail = wall.jailed(root).then_some(if root { Jail::Root } else { Jail::User });
+    let (broker, office) = broker::pair(&agent::vsock_path(runtime_dir))
+        .map_err(|source| Failure::new("cannot make a socket pair", source))?;
+    let walls = Walls { filters: filters(wall.seccomp), alone: Some(Alone { broker, jail }) };
     let machine = Machine {
         kernel_path: kernel.path,
         kernel: kernel.elf,
@@ -105,9 +116,19 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         network: nics,
         balloon,
         disks,
+        walls,
         runtime_dir: runtime_dir.to_owned(),
     };
-    Ok(Prepared { backend: Box::new(hv_vmm::Kvm::new(machine)), steps })
+    let apart = Some(Apart { office, jail });
+    Ok(Prepared { backend: Box::new(hv_vmm::Kvm::new(machine)), steps, apart })
+}
+
+fn filters(typed: Option<FilterArg>) -> Mode {
+    match typed {
+        None | Some(FilterArg::Kill) => Mode::Kill,
+        Some(FilterArg::Log) => Mode::Log,
+        Some(FilterArg::Off) => Mode::Off,
+    }
 }
 
 /// A guest cannot give all that it has.
@@ -227,6 +248,28 @@ fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|source| Failure::new(format!("cannot read {what} {}", path.display()), source))
 }
 
+/// Whether this user's microVMs have a jail around their monitor.
+fn check_jail() -> Row {
+    const JAIL: &str = "jail around a monitor";
+    let rights = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    let may = rights.is_ok_and(|rights| rights.contains(CapabilitySet::SYS_ADMIN));
+    match (rustix::process::geteuid().is_root(), may) {
+        (true, true) => Row::ok(JAIL, "a user, namespaces and an empty root of its own"),
+        (true, false) => Row::lacking(
+            JAIL,
+            State::Limited,
+            "root may not make namespaces here",
+            "CAP_SYS_ADMIN, or --jail=off: system call filters alone",
+        ),
+        (false, _) => Row::lacking(
+            JAIL,
+            State::Limited,
+            "none by itself: only root has one unasked",
+            "--jail makes one where user namespaces are allowed (see below)",
+        ),
+    }
+}
+
 /// What this host offers to microVMs, as rows of `hv check`.
 pub fn check() -> Vec<Row> {
     const DEVICE: &str = "KVM";
@@ -257,5 +300,5 @@ pub fn check() -> Vec<Row> {
         ),
         Err(error) => Row::lacking(NATIVE, State::Missing, chain(&error), ""),
     };
-    vec![Row::ok(DEVICE, "/dev/kvm opens"), native]
+    vec![Row::ok(DEVICE, "/dev/kvm opens"), native, check_jail()]
 }

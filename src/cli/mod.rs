@@ -95,14 +95,6 @@ pub enum Verb {
         /// Write hv.1 and a page for each verb into this directory
         dir: Option<PathBuf>,
     },
-    /// Cleans up after a start that a signal ended, and ends with this status
-    #[command(hide = true)]
-    GiveUp {
-        /// 128 and the signal's number
-        status: u8,
-        /// The sandbox
-        name: String,
-    },
     /// One attempt of `hv check`, in a process of its own
     #[command(hide = true, name = "check-attempt")]
     Attempt {

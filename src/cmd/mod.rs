@@ -16,7 +16,6 @@ use hv_common::{Kind, Timeline};
 
 use crate::cli::{Cli, Verb};
 use crate::error::{self, Result};
-use crate::foreground::abort;
 
 /// Does what was typed; the status to end with.
 ///
@@ -39,10 +38,6 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Oci(args) => Ok(oci::run(*args)),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Man { dir } => man::run(dir.as_deref()),
-        Verb::GiveUp { status, name } => {
-            abort::clean_up(&name.try_into()?)?;
-            Ok(status)
-        }
         Verb::Attempt { attempt } => check::attempt(attempt),
     }
 }

@@ -8,7 +8,8 @@ use hv_common::{Kind, Phase, Timeline};
 
 use crate::cli::RunArgs;
 use crate::error::{Failure, Result};
-use crate::foreground::{self, Observer, Stats, signals};
+use crate::foreground::supervise::{self, Ended};
+use crate::foreground::{Observer, Stats, Ward, signals};
 use crate::plan::{self, Plan};
 use crate::{backend, cmd};
 
@@ -30,8 +31,12 @@ pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
     let entry = store.create(&spec.id)?;
     let prepared = backend::prepare(kind, &machine, &mut spec, entry.dir())?;
     timeline.mark(Phase::Opened);
+    let ward = Ward { signals: &signals, timeline: &timeline };
     let observer = Observer { memory: stats_file.is_some(), started: &mut || () };
-    let stats = foreground::run(prepared.backend.as_ref(), spec, entry, &signals, &timeline, observer)?;
+    let stats = match supervise::own(&ward, prepared, spec, entry, observer)? {
+        Ended::Well(stats) => *stats,
+        Ended::Told(status) => return Ok(status),
+    };
     if let Some(path) = stats_file {
         write(&path, &stats)?;
     }

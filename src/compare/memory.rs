@@ -45,13 +45,16 @@ impl Ledger {
 /// Reads the ledger of the sandbox `id` that the process `monitor` owns.
 pub fn read(monitor: i32, id: &Id, kind: Kind) -> Ledger {
     let mut ledger = Ledger::default();
-    let guest = guest_ranges(id, kind, &mut ledger);
-    let members = Members { monitor, guest: &guest };
-    ledger.monitor = note(&mut ledger.gaps, "the monitor's memory", members.own(monitor));
+    let (holder, guest) = guest_ranges(id, kind, &mut ledger);
+    let members = Members { holder: holder.unwrap_or(monitor), guest: &guest };
+    let own = [Some(monitor), holder].into_iter().flatten().map(|pid| members.own(pid)).sum();
+    ledger.monitor = note(&mut ledger.gaps, "the monitor's memory", own);
     if kind == Kind::Vm && !guest.is_empty() {
         ledger.guest = note(&mut ledger.gaps, "guest memory", members.guest());
     }
-    let others = note(&mut ledger.gaps, "the list of processes", descendants(monitor)).unwrap_or_default();
+    let mut others =
+        note(&mut ledger.gaps, "the list of processes", descendants(monitor)).unwrap_or_default();
+    others.retain(|pid| Some(*pid) != holder);
     let processes = others.iter().map(|pid| members.own(*pid)).sum::<io::Result<u64>>();
     ledger.processes = note(&mut ledger.gaps, "the processes' memory", processes);
     if kind != Kind::Process {
@@ -60,9 +63,10 @@ pub fn read(monitor: i32, id: &Id, kind: Kind) -> Ledger {
     ledger
 }
 
-fn guest_ranges(id: &Id, kind: Kind, ledger: &mut Ledger) -> Vec<Range<u64>> {
+/// The process that holds the guest's memory, if it is not the monitor, and where.
+fn guest_ranges(id: &Id, kind: Kind, ledger: &mut Ledger) -> (Option<i32>, Vec<Range<u64>>) {
     if kind != Kind::Vm {
-        return Vec::new();
+        return (None, Vec::new());
     }
     let state = Store::open().ok().and_then(|store| store.state(id));
     let ranges: Vec<_> =
@@ -70,7 +74,7 @@ fn guest_ranges(id: &Id, kind: Kind, ledger: &mut Ledger) -> Vec<Range<u64>> {
     if ranges.is_empty() {
         ledger.gaps.push("guest memory: the monitor told nobody where it is".into());
     }
-    ranges
+    (state.and_then(|state| state.holder), ranges)
 }
 
 fn charge(ledger: &mut Ledger, id: &Id, members: &Members) {
@@ -84,9 +88,9 @@ fn charge(ledger: &mut Ledger, id: &Id, members: &Members) {
     ledger.inside = note(&mut ledger.gaps, "the memory of the cgroup's processes", inside);
 }
 
-/// Reads proportional set sizes; guest memory lies in the monitor and counts apart from it.
+/// Reads proportional set sizes; guest memory lies in the monitor or its child and counts apart from it.
 struct Members<'a> {
-    monitor: i32,
+    holder: i32,
     guest: &'a [Range<u64>],
 }
 
@@ -101,14 +105,14 @@ impl Members<'_> {
 
     fn own(&self, pid: i32) -> io::Result<u64> {
         let whole = self.whole(pid)?;
-        if pid != self.monitor || self.guest.is_empty() {
+        if pid != self.holder || self.guest.is_empty() {
             return Ok(whole);
         }
         Ok(whole.saturating_sub(procfs::memory_in(pid, self.guest)?.pss))
     }
 
     fn guest(&self) -> io::Result<u64> {
-        procfs::memory_in(self.monitor, self.guest).map(|memory| memory.rss)
+        procfs::memory_in(self.holder, self.guest).map(|memory| memory.rss)
     }
 }
 

@@ -54,15 +54,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens in the sandbox's directory `dir`, for this user (and root) alone. The socket goes with the
+    /// Binds the socket in the sandbox's directory `dir`, for this user (and root) alone. It goes with the
     /// directory.
     ///
     /// # Errors
-    /// The host gives no socket, thread or descriptor.
-    pub fn start(dir: &Path) -> Result<Server> {
-        let listener = bind(dir).map_err(|source| {
+    /// As bind(2).
+    pub fn bind(dir: &Path) -> Result<UnixListener> {
+        bind(dir).map_err(|source| {
             Failure::new(format!("cannot listen on {}", dir.join(SOCKET).display()), source)
-        })?;
+        })
+    }
+
+    /// Serves who connects.
+    ///
+    /// # Errors
+    /// The host gives no thread or descriptor.
+    pub fn start(listener: UnixListener) -> Result<Server> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| Failure::new("cannot make an eventfd", errno))?;
         let bell = event.try_clone().map_err(|source| Failure::new("cannot duplicate an eventfd", source))?;
@@ -245,7 +252,7 @@ mod tests {
     /// A server whose orders are answered by a thread until `work` is done.
     fn with_server(work: impl FnOnce(&Path)) {
         let dir = tempfile::tempdir().unwrap();
-        let mut server = Server::start(dir.path()).unwrap();
+        let mut server = Server::start(Server::bind(dir.path()).unwrap()).unwrap();
         let done = std::sync::atomic::AtomicBool::new(false);
         thread::scope(|scope| {
             let done = &done;
@@ -336,7 +343,7 @@ mod tests {
     #[test]
     fn the_end_does_not_wait_for_clients() {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(dir.path()).unwrap();
+        let server = Server::start(Server::bind(dir.path()).unwrap()).unwrap();
         // One in the middle of a request, and, behind it, one whose order nobody carries out.
         let _silent = connect(dir.path());
         let begun = Instant::now();
@@ -344,7 +351,7 @@ mod tests {
         assert!(begun.elapsed() < PATIENCE);
 
         let dir = tempfile::tempdir().unwrap();
-        let mut server = Server::start(dir.path()).unwrap();
+        let mut server = Server::start(Server::bind(dir.path()).unwrap()).unwrap();
         let mut waiting = connect(dir.path());
         waiting.write_all(GOOD).unwrap();
         assert_eq!(server.orders().count(), 0, "the thread has only just been made");

@@ -16,6 +16,7 @@ pub struct Conduct<'a> {
     sandbox: &'a dyn Sandbox,
     id: Id,
     kind: Kind,
+    monitor: i32,
     paused: bool,
     stop: Option<Stop>,
 }
@@ -30,9 +31,9 @@ struct Stop {
 }
 
 impl<'a> Conduct<'a> {
-    /// A sandbox that has just been started.
-    pub fn new(sandbox: &'a dyn Sandbox, id: Id, kind: Kind) -> Conduct<'a> {
-        Conduct { sandbox, id, kind, paused: false, stop: None }
+    /// A sandbox that has just been started, and belongs to the process `monitor`.
+    pub fn new(sandbox: &'a dyn Sandbox, id: Id, kind: Kind, monitor: i32) -> Conduct<'a> {
+        Conduct { sandbox, id, kind, monitor, paused: false, stop: None }
     }
 
     /// Does what is asked.
@@ -139,7 +140,7 @@ impl<'a> Conduct<'a> {
                 id: self.id.clone(),
                 kind: self.kind,
                 state: self.condition(),
-                monitor: std::process::id() as i32,
+                monitor: self.monitor,
             }),
             Err(error) => Answer::Failed(error::chain(&error)),
         }
@@ -230,7 +231,7 @@ mod tests {
     }
 
     fn conduct(sandbox: &Noting) -> Conduct<'_> {
-        Conduct::new(sandbox, Id::try_from("web".to_string()).unwrap(), Kind::Ctr)
+        Conduct::new(sandbox, Id::try_from("web".to_string()).unwrap(), Kind::Ctr, 1)
     }
 
     #[track_caller]

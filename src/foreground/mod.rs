@@ -1,22 +1,26 @@
 //! The monitor of one sandbox, in the foreground: starts it, carries its streams and signals, and
 //! cleans up after it. The same for both kinds.
 //!
+//! - [`supervise`]: a microVM's monitor has a process of its own, with walls around it, and this is who starts it.
 //! - [`conduct`]: what others ask of the sandbox; [`abort`]: a signal before there is a workload; [`signals`]: what is passed on; [`terminal`]: raw mode and its way back; [`relay`]: the streams.
 
 pub mod abort;
 pub mod conduct;
 pub mod relay;
 pub mod signals;
+pub mod supervise;
 pub mod terminal;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use hv_common::cgroup::{self, Layout};
 use hv_common::exit::How;
 use hv_common::state::{Entry, Resource};
-use hv_common::{Backend, Crossings, Exit, Kind, Phase, Sandbox, Spec, Stdio, Timeline, procfs};
+use hv_common::{Backend, Crossings, Exit, Kind, Phase, Sandbox, Spec, Stdio, Timeline};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -65,62 +69,103 @@ pub struct Observer<'a> {
     pub started: &'a mut dyn FnMut(),
 }
 
+/// A sandbox that is about to be started: what each way of owning one needs.
+pub struct Ward<'a> {
+    /// Signals to hv, from [`signals::take`], called before any thread existed.
+    pub signals: &'a SignalFd,
+    /// Where its phases are marked.
+    pub timeline: &'a Timeline,
+}
+
+/// How a sandbox was, from its start to its end.
+#[derive(Debug, Serialize, Deserialize)]
+struct Life {
+    exit: std::result::Result<Exit, String>,
+    crossings: Crossings,
+    memory: MemoryStats,
+}
+
 /// Starts a sandbox and stays with it until it is gone.
 ///
-/// `signals` come from [`signals::take`], called before any thread existed; `entry` is the sandbox's
-/// directory, and is removed at the end. Without [`Observer::memory`] the memory figures stay empty.
+/// `entry` is the sandbox's directory, and is removed at the end. Without [`Observer::memory`] the memory figures stay
+/// empty.
 ///
 /// # Errors
 /// The sandbox could not be started, or failed by itself. Nothing of it is left.
 pub fn run(
+    ward: &Ward<'_>,
     backend: &dyn Backend,
     spec: Spec,
     entry: Entry,
-    signals: &SignalFd,
-    timeline: &Timeline,
     observer: Observer<'_>,
 ) -> Result<Stats> {
     announce(&spec, &entry)?;
-    let (kind, interactive, limit) = (backend.kind(), spec.process.terminal.is_some(), spec.limits.memory);
+    let (kind, limit) = (backend.kind(), spec.limits.memory);
+    let listener = Server::bind(entry.dir())?;
+    let monitor = std::process::id() as i32;
+    let Observer { memory, started } = observer;
+    let tell = |sandbox: &dyn Sandbox| {
+        for pid in sandbox.pids() {
+            entry.record_process(pid)?;
+        }
+        entry.tell(kind, None, &sandbox.guest_memory())?;
+        started();
+        Ok(())
+    };
+    let life = live(ward, backend, spec, (listener, monitor, memory), tell)?;
+    bury(ward, kind, entry, life, limit)
+}
+
+/// The sandbox's whole life, in this process; `started` is called as soon as it runs and can be reached. With its
+/// socket come the process that owns it, and whether its memory is wanted.
+fn live(
+    ward: &Ward<'_>,
+    backend: &dyn Backend,
+    spec: Spec,
+    (listener, monitor, wants_memory): (UnixListener, i32, bool),
+    started: impl FnOnce(&dyn Sandbox) -> Result<()>,
+) -> Result<Life> {
+    let Ward { signals, timeline } = *ward;
+    let (kind, id, interactive) = (backend.kind(), spec.id.clone(), spec.process.terminal.is_some());
     let mut relays = Relays::new(timeline)?;
     let stdio = match (interactive, kind) {
         (true, _) => Stdio::Terminal,
         (false, Kind::Vm) => relays.own()?,
         (false, Kind::Ctr | Kind::Process) => relays.safe()?,
     };
-    let watch = (kind == Kind::Vm).then(|| abort::Watch::begin(&spec.id, timeline)).transpose()?;
     let mut sandbox = backend.start(spec, stdio, timeline).map_err(|error| abort::explain(error, signals))?;
-    drop(watch);
-    for pid in sandbox.pids() {
-        entry.record_process(pid)?;
-    }
     // Before anybody is told that it runs.
-    let mut control = Server::start(entry.dir())?;
-    entry.tell(kind, &sandbox.guest_memory())?;
+    let mut control = Server::start(listener)?;
+    started(sandbox.as_ref())?;
     let raw = if interactive { Raw::enter()? } else { None };
     if let Some(terminal) = sandbox.terminal() {
         relays.terminal(terminal)?;
     }
     relays.finish();
-    (observer.started)();
 
-    let conduct = Conduct::new(sandbox.as_ref(), entry.id().clone(), kind);
+    let conduct = Conduct::new(sandbox.as_ref(), id, kind, monitor);
     let by_itself = attend(sandbox.as_ref(), conduct, &mut control, &mut relays, signals, raw.as_ref())?;
     drop(control);
     let killed = Exit { how: How::Signal(Signal::SIGKILL as u8), out_of_memory: false };
     let ended = if by_itself { sandbox.wait() } else { Ok(killed) };
     timeline.mark(Phase::Exit);
-    let memory = if observer.memory { memory_of(sandbox.as_ref()) } else { MemoryStats::default() };
+    let memory = if wants_memory { memory_of(sandbox.as_ref()) } else { MemoryStats::default() };
     let crossings = sandbox.crossings();
     // Ends what the workload left running: only then is there an end of its output.
     drop(sandbox);
     drain(&mut relays, signals)?;
     drop(raw);
+    Ok(Life { exit: ended.map_err(|error| error::chain(&error)), crossings, memory })
+}
+
+/// Removes what is left of a sandbox; what it was like.
+fn bury(ward: &Ward<'_>, kind: Kind, entry: Entry, life: Life, limit: Option<u64>) -> Result<Stats> {
+    let timeline = ward.timeline;
     let id = entry.id().to_string();
     entry.remove()?;
     timeline.mark(Phase::Gone);
-
-    let exit = ended?;
+    let Life { exit, crossings, memory } = life;
+    let exit = exit.map_err(Failure::refused)?;
     if exit.out_of_memory {
         tell_out_of_memory(kind, limit);
     }
@@ -216,17 +261,12 @@ fn wait_until<'a>(
 }
 
 fn memory_of(sandbox: &dyn Sandbox) -> MemoryStats {
-    let monitor = std::process::id() as i32;
-    let guest = sandbox.guest_memory();
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // In KiB (getrusage(2)); the kernel's VmHWM.
+    let peak = getrusage(UsageWho::RUSAGE_SELF).ok().and_then(|usage| u64::try_from(usage.max_rss()).ok());
     MemoryStats {
         cgroup_peak: sandbox.memory_peak(),
-        guest_resident: if guest.is_empty() {
-            None
-        } else {
-            procfs::memory_in(monitor, &guest).ok().map(|memory| memory.rss)
-        },
-        monitor_peak: procfs::parse_size(&status, "VmHWM"),
+        guest_resident: sandbox.metrics().usage.get("guest_resident_bytes").copied(),
+        monitor_peak: peak.map(|kibibytes| kibibytes << 10),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The user's terminal: raw while the workload has a terminal of its own, and restored on every way
-//! out: when [`Raw`] is dropped, and when hv panics.
+//! out: when [`Raw`] is dropped, when hv panics, and when a thread makes a system call that its filter denies.
 
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, Once, PoisonError};
 
 use hv_common::spec::TerminalSize;
+use hv_common::sys::denied;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::{Failure, Result};
@@ -17,6 +18,15 @@ static HOOK: Once = Once::new();
 /// Both ends are a person's terminal.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Waits until hv is in the foreground of its terminal, as a process waits that reads from there: a monitor of its
+/// own session would not be kept from it.
+pub fn await_foreground() {
+    let foreground = || rustix::termios::tcgetpgrp(io::stdin());
+    while foreground().is_ok_and(|group| group != rustix::process::getpgrp())
+        && nix::sys::signal::raise(nix::sys::signal::Signal::SIGTTIN).is_ok()
+    {}
 }
 
 /// Size of the user's terminal; the classic one where there is none.
@@ -49,6 +59,7 @@ impl Raw {
                 restore();
                 tell(panic);
             }));
+            denied::before_end(restore);
         });
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         let raw = Raw(());

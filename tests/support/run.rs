@@ -102,6 +102,14 @@ impl Running {
         Pid::from_child(&self.child)
     }
 
+    /// Process id of what holds a microVM's guest: the program's one child.
+    pub fn holder(&self) -> Pid {
+        let pid = self.pid().as_raw_pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let first = children.split_whitespace().next().and_then(|child| Pid::from_raw(child.parse().ok()?));
+        first.expect("a microVM that runs has a process of its own")
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();

@@ -15,6 +15,7 @@ use hv_vmm::guest::{Description, Guest, Initramfs};
 use hv_vmm::hardware::Hardware;
 use hv_vmm::recipe::Progress;
 use hv_vmm::settings::Settings;
+use hv_vmm::walls::Walls;
 use rustix::event::{PollFd, PollFlags, poll};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -40,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         console: Console::new(true),
         virtio: Vec::new(),
         transport: TransportKind::Mmio,
+        walls: Walls::default(),
     };
     let mut machine = Guest::start(description, &timeline, &mut Progress::default())?;
     let mut events = [PollFd::from_borrowed_fd(machine.ending().event(), PollFlags::IN)];

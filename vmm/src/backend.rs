@@ -7,18 +7,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hv_common::procfs::OwnMemory;
 use hv_common::sandbox::Stdio;
 use hv_common::spec::TerminalSize;
 use hv_common::wire::ToGuest;
 use hv_common::{
     Backend, Counters, Crossings, Exit, Kind, Metrics, Pause, Phase, PowerButton, Root, Sandbox,
-    SandboxError, Spec, StartError, Timeline, procfs,
+    SandboxError, Spec, StartError, Timeline,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::retry_on_intr;
 
 use crate::agent::{self, Agent, Listeners, Start};
 use crate::boot::cmdline::{self, command_line};
+use crate::broker::Broker;
 use crate::device::serial::Console;
 use crate::device::virtio::balloon::{self, Balloon};
 use crate::device::virtio::block::{self, Block, Disk, DiskError};
@@ -33,6 +35,7 @@ use crate::hardware::{self, Hardware};
 use crate::probe::{self, ProbeError};
 use crate::recipe::{Progress, Step};
 use crate::settings::{self, Settings};
+use crate::walls::Walls;
 
 /// The guest's vsock address; each machine has a device of its own, so all may have the same.
 const GUEST_CID: u32 = 3;
@@ -71,6 +74,8 @@ pub struct Machine {
     pub balloon: Option<u64>,
     /// Disks beside the root disk, in the order in which the guest finds them.
     pub disks: Vec<AddedDisk>,
+    /// What stands around the monitor.
+    pub walls: Walls,
     /// A directory of this run alone (mode 0700), for the sockets between monitor and guest.
     pub runtime_dir: PathBuf,
 }
@@ -128,6 +133,8 @@ enum Error {
     Agent(#[from] agent::Error),
     #[error(transparent)]
     Guest(#[from] guest::Error),
+    #[error("cannot open /proc/self/smaps, where the guest's memory is counted")]
+    Usage(#[source] io::Error),
     #[error("cannot wait for the guest")]
     Wait(#[source] io::Error),
     #[error("{what}")]
@@ -163,12 +170,16 @@ impl Kvm {
             console: console.clone(),
             virtio,
             transport: machine.transport,
+            walls: machine.walls.clone(),
         };
+        let usage = OwnMemory::open().map_err(Error::Usage)?;
         let guest = Guest::start(description, timeline, &mut Progress::default())?;
         let agent = Agent::start(listeners, stdio, timeline)?;
         let over = either(agent.outcome().complete(), guest.ending().event()).map_err(Error::Wait)?;
         let timeline = timeline.clone();
-        let running = Running { agent, guest, console, balloon, meters, timeline, over, exit: None };
+        let broker = machine.walls.broker().cloned();
+        let running =
+            Running { agent, guest, console, balloon, meters, timeline, over, usage, broker, exit: None };
         running.await_start(machine.boot_timeout)?;
         Ok(running)
     }
@@ -194,7 +205,8 @@ impl Kvm {
             let block = Block::new(disk, block::Settings { queues, ..settings });
             virtio.push(Box::new(block.map_err(|error| Error::Block(id, error))?));
         }
-        virtio.push(Box::new(Vsock::new(GUEST_CID, &agent::vsock_path(&self.machine.runtime_dir))?));
+        let vsock = Vsock::new(GUEST_CID, &agent::vsock_path(&self.machine.runtime_dir))?;
+        virtio.push(Box::new(vsock.through(self.machine.walls.broker().cloned())));
         virtio.push(Box::new(Rng::new()));
         for nic in &self.machine.network {
             virtio.push(Box::new(Net::open(nic)?));
@@ -258,6 +270,7 @@ impl Backend for Kvm {
         }
         plan.push(format!("listen for hv-init in {}", machine.runtime_dir.display()));
         plan.extend(Step::ALL.iter().map(Step::to_string));
+        plan.extend(self.machine.walls.plan());
         plan.push("wait until hv-init has executed the workload".into());
         plan
     }
@@ -285,6 +298,8 @@ struct Running {
     timeline: Timeline,
     /// Readable when the run is over, one way or the other.
     over: OwnedFd,
+    usage: OwnMemory,
+    broker: Option<Broker>,
     exit: Option<Exit>,
 }
 
@@ -320,7 +335,7 @@ impl Running {
         if self.timeline.at(Phase::Init).is_some() {
             return Ok(());
         }
-        match probe::runs_guest_kernel_code() {
+        match self.broker.as_ref().map_or_else(probe::runs_guest_kernel_code, Broker::probe) {
             Err(error @ ProbeError::Emulated { .. }) => Err(self.failure(Some(error)).into()),
             // Native, or nothing learned: the guest is just slow.
             _ => Ok(()),
@@ -351,7 +366,7 @@ impl Running {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let cpu_ns = cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64;
         let mut usage = Counters::from([("cpu_ns".into(), cpu_ns)]);
-        if let Ok(memory) = procfs::memory_in(std::process::id() as i32, &self.guest.memory_ranges()) {
+        if let Ok(memory) = self.usage.memory_in(&self.guest.memory_ranges()) {
             usage.insert("guest_resident_bytes".into(), memory.rss);
         }
         usage

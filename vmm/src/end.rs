@@ -23,6 +23,8 @@ pub enum End {
         /// Why it cannot be used.
         errno: i32,
     },
+    /// The host's kernel takes no system call filter, with this error number.
+    Filter(i32),
     /// Triple fault: the processor gave up.
     TripleFault,
     /// KVM met an instruction that it had to emulate and cannot.
@@ -51,6 +53,10 @@ impl fmt::Display for End {
             End::Pin { cpu, errno } => {
                 let why = io::Error::from_raw_os_error(*errno);
                 write!(f, "a vCPU cannot stay on the host's processor {cpu}: {why}")
+            }
+            End::Filter(errno) => {
+                let why = io::Error::from_raw_os_error(*errno);
+                write!(f, "the monitor cannot limit its threads' system calls (CONFIG_SECCOMP_FILTER): {why}")
             }
             End::TripleFault => write!(f, "the guest's processor stopped with a triple fault"),
             End::Emulation { rip, bytes } => {

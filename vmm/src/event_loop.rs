@@ -9,6 +9,7 @@ use event_manager::{EventManager, RemoteEndpoint, SubscriberOps};
 
 use crate::device::Subscriber;
 use crate::gate::Gate;
+use crate::seccomp::{Mode, Role};
 use crate::threads;
 
 /// The thread and the way to end it. Dropping ends the thread and waits for it.
@@ -30,11 +31,17 @@ pub enum Error {
 }
 
 impl EventLoop {
-    /// Starts a thread of this name with these subscribers; it passes `gate` between two events.
+    /// Starts a thread of this name with these subscribers; under these filters; it passes `gate` between
+    /// two events.
     ///
     /// # Errors
     /// The host gives no epoll instance, eventfd or thread.
-    pub fn start(name: &str, subscribers: Vec<Subscriber>, gate: Gate) -> Result<EventLoop, Error> {
+    pub fn start(
+        name: &str,
+        subscribers: Vec<Subscriber>,
+        gate: Gate,
+        filters: Mode,
+    ) -> Result<EventLoop, Error> {
         // Few descriptors are ever ready at once; the default of 256 costs pages for nothing.
         let mut manager = EventManager::<Subscriber>::new_with_capacity(32).map_err(Error::Epoll)?;
         for subscriber in subscribers {
@@ -44,6 +51,10 @@ impl EventLoop {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let run = move || {
+            // Where there are no filters, the vCPUs end the machine and say why.
+            if filters.enter(Role::Devices).is_err() {
+                return;
+            }
             while !stopped.load(Ordering::Acquire) && survives(manager.run()) {
                 gate.pass();
             }

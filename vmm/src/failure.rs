@@ -36,6 +36,7 @@ impl Evidence<'_> {
         let reached_init = self.timeline.at(Phase::Init).is_some();
         let what = match (self.end, panic_line(&console)) {
             (Some(End::Emulation { .. }), _) => not_native(),
+            (Some(end @ End::Filter(_)), _) => end.to_string(),
             (None, _) if self.probe.is_some() => not_native(),
             (
                 Some(

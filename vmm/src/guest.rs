@@ -38,8 +38,10 @@ use crate::kvm::{self, Kvm};
 use crate::memory::fill::{FillError, Source};
 use crate::memory::{self, GuestMemory, layout};
 use crate::recipe::{Progress, Step};
+use crate::seccomp::Mode;
 use crate::settings::Settings;
-use crate::threads;
+use crate::walls::Walls;
+use crate::{jail, threads};
 
 /// How long the machine's threads may take to come to their gate: each is in a piece of work that does not
 /// wait for the guest.
@@ -65,6 +67,8 @@ pub struct Description<'a> {
     pub virtio: Vec<Box<dyn VirtioDevice>>,
     /// How the guest reaches them; the command line has to match.
     pub transport: TransportKind,
+    /// What stands around the machine's threads.
+    pub walls: Walls,
 }
 
 /// Where the guest's first file system comes from.
@@ -124,6 +128,9 @@ pub enum Error {
     /// No event loop.
     #[error(transparent)]
     EventLoop(#[from] event_loop::Error),
+    /// No jail.
+    #[error(transparent)]
+    Jail(#[from] jail::Error),
     /// A thread or descriptor.
     #[error("cannot {0}")]
     Host(&'static str, #[source] io::Error),
@@ -169,7 +176,8 @@ impl Guest {
         timeline: &Timeline,
         progress: &mut Progress,
     ) -> Result<Guest, Error> {
-        let Description { settings, hardware, .. } = description;
+        let Description { settings, hardware, ref walls, .. } = description;
+        let walls = walls.clone();
         grow_descriptor_table();
         progress.begin(Step::OpenKvm);
         let kvm = Kvm::open()?;
@@ -199,12 +207,24 @@ impl Guest {
         progress.begin(Step::CreateVcpus);
         let vcpus = create_vcpus(&kvm, &vm, settings.vcpus, hardware, kernel.entry)?;
         let stats = vcpus.iter().filter_map(Vcpu::stats).collect();
+        walls.enter_jail()?;
         progress.begin(Step::StartEvents);
         let gate = Gate::default();
-        let events = event_loops(&devices, &gate)?;
+        let filters = walls.filters;
+        let events = event_loops(&devices, &gate, filters)?;
         progress.begin(Step::RunVcpus);
-        let world = World { bus, ending: ending.clone(), gate: gate.clone(), timeline: timeline.clone() };
+        let (told, timeline) = (ending.clone(), timeline.clone());
+        let world = World { bus, ending: told, gate: gate.clone(), timeline, filters };
+        // No guest runs while the first thread has no filter, which it gets after it has started these: its own
+        // would be theirs too.
+        if walls.is_alone() {
+            gate.close();
+        }
         let vcpus = run(vcpus, &world)?;
+        walls.enter_filter().map_err(|error| Error::Host("limit the monitor's system calls", error))?;
+        if walls.is_alone() {
+            gate.open();
+        }
         Ok(Guest { vcpus, events, devices, button, gate, stats, vm: Some(vm), memory, ending, console })
     }
 
@@ -368,18 +388,18 @@ fn devices(
 }
 
 /// One loop for all devices, and one for each that asks for its own.
-fn event_loops(devices: &[Arc<dyn Device>], gate: &Gate) -> Result<Vec<EventLoop>, Error> {
+fn event_loops(devices: &[Arc<dyn Device>], gate: &Gate, filters: Mode) -> Result<Vec<EventLoop>, Error> {
     let mut shared = Vec::new();
     let mut loops = Vec::new();
     for device in devices {
         match device.subscriber() {
             Some(subscriber) if device.own_thread() => {
-                loops.push(EventLoop::start(device.name(), vec![subscriber], gate.clone())?);
+                loops.push(EventLoop::start(device.name(), vec![subscriber], gate.clone(), filters)?);
             }
             subscriber => shared.extend(subscriber),
         }
     }
-    loops.push(EventLoop::start("events", shared, gate.clone())?);
+    loops.push(EventLoop::start("events", shared, gate.clone(), filters)?);
     Ok(loops)
 }
 

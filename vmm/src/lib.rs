@@ -9,6 +9,7 @@
 //! - [`boot`]: what stands in memory before the first instruction; [`acpi`]: the tables that describe the machine.
 //! - [`hardware`]: what a machine is built on; [`guest`]: a machine from its description to its running vCPUs, in the order of [`recipe`]; [`settings`]: its size.
 //! - [`agent`]: the monitor's side of hv-init; [`failure`]: why a guest gave no result; [`backend`]: a spec to a sandbox.
+//! - [`walls`]: what stands around the monitor: [`seccomp`], what system calls each thread may make; [`jail`], what it gives up; [`broker`], what is done for it from outside.
 //! - [`probe`]: whether this host's KVM runs a guest kernel natively.
 //!
 //! Unsafe code is in [`kvm`] and [`memory`] only.
@@ -23,6 +24,8 @@ pub mod arch;
 pub mod backend;
 #[forbid(unsafe_code)]
 pub mod boot;
+#[forbid(unsafe_code)]
+pub mod broker;
 #[forbid(unsafe_code)]
 pub mod bus;
 #[forbid(unsafe_code)]
@@ -39,6 +42,8 @@ pub mod gate;
 pub mod guest;
 #[forbid(unsafe_code)]
 pub mod hardware;
+#[forbid(unsafe_code)]
+pub mod jail;
 pub mod kvm;
 pub mod memory;
 #[forbid(unsafe_code)]
@@ -46,9 +51,13 @@ pub mod probe;
 #[forbid(unsafe_code)]
 pub mod recipe;
 #[forbid(unsafe_code)]
+pub mod seccomp;
+#[forbid(unsafe_code)]
 pub mod settings;
 #[forbid(unsafe_code)]
 mod threads;
+#[forbid(unsafe_code)]
+pub mod walls;
 
 pub use backend::{AddedDisk, ConsoleDevice, Kvm, Machine};
 pub use probe::{ProbeError, runs_guest_kernel_code};

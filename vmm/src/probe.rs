@@ -22,6 +22,7 @@ use crate::kvm::vcpu::{Vcpu, World};
 use crate::kvm::vm::Vm;
 use crate::kvm::{self, Kvm};
 use crate::memory::GuestMemory;
+use crate::seccomp::Mode;
 
 /// What this host's KVM cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub enum ProbeError {
     )]
     Emulated {
         /// Names of the instructions.
-        failed: Vec<&'static str>,
+        failed: Vec<String>,
     },
     /// The guest neither finished nor failed.
     #[error("a guest of a few instructions did not finish on this host's KVM")]
@@ -110,7 +111,7 @@ pub fn runs_guest_kernel_code() -> Result<(), ProbeError> {
             (End::PowerOff, _) => break,
             // A triple fault: the emulator made an exception of an instruction that the processor has.
             (End::Emulation { .. } | End::TripleFault, Some(test)) => {
-                failed.push(test.name);
+                failed.push(test.name.to_owned());
                 rest = &rest[passed + 1..];
             }
             (end, _) => return Err(ProbeError::Ended(end)),
@@ -135,7 +136,8 @@ fn run(kvm: &Kvm, cpuid: &CpuId, tests: &[&Test], xsave: bool) -> Result<(usize,
     let mut bus = Bus::default();
     bus.insert(report.clone()).map_err(host)?;
     let timeline = Timeline::new().map_err(host)?;
-    let world = World { bus: Arc::new(bus), ending: ending.clone(), gate: Gate::default(), timeline };
+    let (gate, filters) = (Gate::default(), Mode::Off);
+    let world = World { bus: Arc::new(bus), ending: ending.clone(), gate, timeline, filters };
     let running = vcpu.run(world).map_err(host)?;
     let mut fds = [PollFd::from_borrowed_fd(ending.event(), PollFlags::IN)];
     retry_on_intr(|| poll(&mut fds, Some(&LIMIT))).map_err(host)?;

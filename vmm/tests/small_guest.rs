@@ -12,6 +12,7 @@ use hv_vmm::device::virtio::TransportKind;
 use hv_vmm::end::End;
 use hv_vmm::hardware::Hardware;
 use hv_vmm::recipe::Step;
+use hv_vmm::walls::Walls;
 use hv_vmm::{Kvm, Machine, ProbeError, runs_guest_kernel_code};
 
 mod guest;
@@ -154,6 +155,7 @@ fn sandbox_error(kernel: File, boot_timeout: Option<Duration>) -> (StartError, D
         network: vec![],
         balloon: None,
         disks: Vec::new(),
+        walls: Walls::default(),
         runtime_dir: dir.path().into(),
     };
     let image = tempfile::tempfile().unwrap();

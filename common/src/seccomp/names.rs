@@ -21,6 +21,11 @@ pub fn find(name: &str) -> Option<Numbers> {
     Some(Numbers { x86_64, i386, x32: x32.map(|number| number | X32_BIT) })
 }
 
+/// What the 64-bit call of this number is called. Neither allocates nor waits.
+pub fn of(number: u32) -> Option<&'static str> {
+    TABLE.iter().find(|(_, numbers)| u32::try_from(numbers[0]) == Ok(number)).map(|(name, _)| *name)
+}
+
 #[rustfmt::skip]
 const TABLE: &[(&str, [i16; 3])] = &[
     ("_llseek", [-1, 140, -1]),
@@ -509,5 +514,6 @@ mod tests {
         assert_eq!(find("socketcall"), Some(Numbers { x86_64: None, i386: Some(102), x32: None }));
         assert_eq!(find("execve").unwrap().x32, Some(X32_BIT | 520));
         assert_eq!(find("no such call"), None);
+        assert_eq!((of(0), of(435), of(u32::MAX)), (Some("read"), Some("clone3"), None));
     }
 }

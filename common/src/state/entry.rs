@@ -26,7 +26,7 @@ pub struct Entry {
     journal: File,
     /// Locked as long as it is open. Close-on-exec, like every file Rust opens: a child that executes
     /// something does not keep its monitor's sandbox alive.
-    _lock: File,
+    lock: Option<File>,
     removed: bool,
 }
 
@@ -50,7 +50,7 @@ impl Entry {
     fn name(store: &Path, id: &Id, unborn: &Path, lock: File, journal: File) -> Result<Entry, Error> {
         let dir = store.join(id.as_str());
         match renameat_with(CWD, unborn, CWD, &dir, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(Entry { id: id.clone(), dir, journal, _lock: lock, removed: false }),
+            Ok(()) => Ok(Entry { id: id.clone(), dir, journal, lock: Some(lock), removed: false }),
             Err(error) => {
                 let _ = fs::remove_dir_all(unborn);
                 Err(match error {
@@ -93,11 +93,12 @@ impl Entry {
         }
     }
 
-    /// Tells readers that the sandbox runs, with the address ranges of its guest's memory in this process.
+    /// Tells readers that the sandbox runs, with the address ranges of its guest's memory in the
+    /// process `holder`, or in this one.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn tell(&self, kind: Kind, guest_memory: &[Range<u64>]) -> Result<(), Error> {
+    pub fn tell(&self, kind: Kind, holder: Option<i32>, guest_memory: &[Range<u64>]) -> Result<(), Error> {
         let path = self.dir.join(STATE);
         let tell = || -> io::Result<()> {
             let monitor = std::process::id() as i32;
@@ -107,6 +108,7 @@ impl Entry {
                 kind,
                 monitor,
                 monitor_started: procfs::start_time(monitor)?.unwrap_or(0),
+                holder,
                 guest_memory: guest_memory.iter().map(|range| (range.start, range.end)).collect(),
                 created: since_1970.as_secs(),
             };
@@ -115,6 +117,13 @@ impl Entry {
             fs::rename(&unfinished, &path)
         };
         tell().map_err(|source| Error::new("write", &path, source))
+    }
+
+    /// Lets go of the directory in a child of its monitor: what is written down there is none of its business. The
+    /// lock stays, as long as what is returned lives: the sandbox is not dead before the child is.
+    pub fn disown(mut self) -> Option<File> {
+        self.removed = true;
+        self.lock.take()
     }
 
     /// Removes the directory, after everything in the journal has been removed.

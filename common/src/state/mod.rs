@@ -42,7 +42,10 @@ pub struct State {
     pub monitor: i32,
     /// Start time of the monitor, in clock ticks since the host started.
     pub monitor_started: u64,
-    /// Address ranges of guest memory in the monitor, as first and one-past-last address.
+    /// The process that holds the guest's memory, where it is not the monitor itself but its child.
+    #[serde(default)]
+    pub holder: Option<i32>,
+    /// Address ranges of guest memory there, as first and one-past-last address.
     pub guest_memory: Vec<(u64, u64)>,
     /// When it was created, in seconds since 1970.
     pub created: u64,
@@ -175,7 +178,7 @@ mod tests {
         let entry = store.create(&id("a")).unwrap();
         assert_eq!(store.state(&id("a")), None, "not running yet");
         let range = 0x1000..0x3000;
-        entry.tell(Kind::Vm, std::slice::from_ref(&range)).unwrap();
+        entry.tell(Kind::Vm, None, std::slice::from_ref(&range)).unwrap();
         let state = store.state(&id("a")).unwrap();
         assert_eq!(state.monitor, std::process::id() as i32);
         assert_eq!(state.guest_memory, [(0x1000, 0x3000)]);

@@ -1,8 +1,10 @@
 //! The unsafe code of this crate: each block states the precondition it relies on.
 
 pub mod bpf;
+pub mod denied;
 pub mod disk;
 pub mod exec;
+pub mod fork;
 pub mod interface;
 pub mod landlock;
 pub mod loopback;

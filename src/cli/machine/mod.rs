@@ -7,6 +7,7 @@
 //! - [`disk`]: disks beside the image.
 //! - [`hardware`]: processors and pages.
 //! - [`network`]: network devices.
+//! - [`wall`]: what the monitor puts around itself.
 //!
 //! To add an option: a field in its group, and a line in that group's `OPTIONS`. To add a group: a file, a
 //! field in [`MachineArgs`], and its `OPTIONS` in [`options`]. A test finds what was forgotten.
@@ -17,6 +18,7 @@ pub mod disk;
 pub mod hardware;
 pub mod memory;
 pub mod network;
+pub mod wall;
 
 use clap::Args;
 
@@ -26,6 +28,7 @@ pub use self::disk::DiskArgs;
 pub use self::hardware::{CpuTemplateArg, HardwareArgs, HugePageArg};
 pub use self::memory::MemoryArgs;
 pub use self::network::NetworkArgs;
+pub use self::wall::{FilterArg, WallArgs};
 
 /// What only a microVM has, group by group.
 #[derive(Debug, Clone, Default, Args)]
@@ -48,6 +51,9 @@ pub struct MachineArgs {
     /// What it is connected to.
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// What is around its monitor.
+    #[command(flatten)]
+    pub wall: WallArgs,
 }
 
 /// An option that a container refuses.
@@ -70,9 +76,17 @@ impl MachineOption {
 
 /// Every option that only a microVM takes.
 pub fn options() -> impl Iterator<Item = &'static MachineOption> {
-    [boot::OPTIONS, devices::OPTIONS, hardware::OPTIONS, memory::OPTIONS, disk::OPTIONS, network::OPTIONS]
-        .into_iter()
-        .flatten()
+    [
+        boot::OPTIONS,
+        devices::OPTIONS,
+        hardware::OPTIONS,
+        memory::OPTIONS,
+        disk::OPTIONS,
+        network::OPTIONS,
+        wall::OPTIONS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]

@@ -54,6 +54,20 @@ pub fn vsock_path(runtime_dir: &Path) -> PathBuf {
 pub struct Listeners {
     control: Listener,
     streams: Vec<Listener>,
+    paths: Paths,
+}
+
+/// Where the sockets are; removed when this goes.
+#[derive(Default)]
+struct Paths(Vec<PathBuf>);
+
+impl Drop for Paths {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Whoever removes the run's directory removes it too.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 impl Listeners {
@@ -65,45 +79,31 @@ impl Listeners {
     pub fn bind(runtime_dir: &Path, terminal: bool) -> Result<Listeners, Error> {
         let streams: &[u32] =
             if terminal { &[port::TERMINAL] } else { &[port::STDIN, port::STDOUT, port::STDERR] };
-        let bind = |port: &u32| Listener::bind(runtime_dir, *port);
-        Ok(Listeners {
-            control: bind(&port::CONTROL)?,
-            streams: streams.iter().map(bind).collect::<Result<_, _>>()?,
-        })
+        let mut paths = Paths::default();
+        let mut bind = |port: &u32| Listener::bind(runtime_dir, *port, &mut paths);
+        let control = bind(&port::CONTROL)?;
+        let streams = streams.iter().map(bind).collect::<Result<_, _>>()?;
+        Ok(Listeners { control, streams, paths })
     }
 }
 
 /// One bound socket, which accepts one connection.
-struct Listener {
-    path: PathBuf,
-    socket: UnixListener,
-}
+struct Listener(UnixListener);
 
 impl Listener {
-    fn bind(runtime_dir: &Path, port: u32) -> Result<Listener, Error> {
+    fn bind(runtime_dir: &Path, port: u32, paths: &mut Paths) -> Result<Listener, Error> {
         let path = runtime_dir.join(format!("vsock_{port}"));
-        let bind = || {
-            let socket = UnixListener::bind(&path)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-            Ok(socket)
-        };
-        match bind() {
-            Ok(socket) => Ok(Listener { path, socket }),
-            Err(error) => Err(Error::Listen(path, error)),
-        }
+        let failed = |error| Error::Listen(path.clone(), error);
+        let socket = UnixListener::bind(&path).map_err(failed)?;
+        paths.0.push(path.clone());
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(Listener(socket))
     }
 
     /// The one connection, and the end of the socket. None when cancelled or broken.
     fn accept(self, cancel: &Cancel) -> Option<UnixStream> {
-        cancel.readable(self.socket.as_fd()).ok()?;
-        self.socket.accept().ok().map(|(stream, _)| stream)
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // Whoever removes the run's directory removes it too.
-        let _ = fs::remove_file(&self.path);
+        cancel.readable(self.0.as_fd()).ok()?;
+        self.0.accept().ok().map(|(stream, _)| stream)
     }
 }
 
@@ -114,6 +114,8 @@ pub struct Agent {
     cancel: Cancel,
     threads: Vec<JoinHandle<()>>,
     terminal: Option<OwnedFd>,
+    /// Removed when it is dropped.
+    _paths: Paths,
 }
 
 impl Agent {
@@ -121,7 +123,7 @@ impl Agent {
     ///
     /// # Errors
     /// The host gives no thread or descriptor.
-    pub fn start(listeners: Listeners, stdio: Stdio, timeline: &Timeline) -> Result<Agent, Error> {
+    pub fn start(mut listeners: Listeners, stdio: Stdio, timeline: &Timeline) -> Result<Agent, Error> {
         let host = |what| move |error| Error::Host(what, error);
         let outputs = if matches!(stdio, Stdio::Terminal) { 1 } else { 2 };
         let mut agent = Agent {
@@ -130,6 +132,7 @@ impl Agent {
             cancel: Cancel::new().map_err(host("make an eventfd"))?,
             threads: Vec::new(),
             terminal: None,
+            _paths: std::mem::take(&mut listeners.paths),
         };
         agent.serve(listeners, stdio, timeline).map_err(host("start the agent's threads"))?;
         Ok(agent)

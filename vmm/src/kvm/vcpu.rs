@@ -21,6 +21,7 @@ use crate::device::Space;
 use crate::end::{End, Ending};
 use crate::gate::Gate;
 use crate::hardware::pin_this_thread;
+use crate::seccomp::{Mode, Role};
 use crate::threads;
 
 /// A processor that does not run yet.
@@ -113,6 +114,10 @@ impl Vcpu {
         {
             world.ending.tell(End::Pin { cpu, errno: error.raw_os_error().unwrap_or(0) });
         }
+        if let Err(error) = world.filters.enter(Role::Vcpu) {
+            world.ending.tell(End::Filter(error.raw_os_error().unwrap_or(0)));
+        }
+        world.gate.pass();
         let kickable = Kickable::new(&mut self.fd);
         if self.id == 0 {
             world.timeline.mark(Phase::Boundary);
@@ -144,6 +149,8 @@ pub struct World {
     pub gate: Gate,
     /// Where the first entry is marked.
     pub timeline: Timeline,
+    /// What becomes of system calls that a processor's thread has no use for.
+    pub filters: Mode,
 }
 
 /// Enters the guest once and does what its exit asks for. Some: the machine cannot go on.

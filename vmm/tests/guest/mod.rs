@@ -16,6 +16,7 @@ use hv_vmm::guest::{Description, Guest, Initramfs};
 use hv_vmm::hardware::Hardware;
 use hv_vmm::recipe::Progress;
 use hv_vmm::settings::Settings;
+use hv_vmm::walls::Walls;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Where the kernel is loaded and entered.
@@ -115,6 +116,7 @@ fn start_machine(
         console: console.clone(),
         virtio,
         transport,
+        walls: Walls::default(),
     };
     let guest = Guest::start(description, &timeline, &mut progress).unwrap();
     Run { guest, console, timeline, progress }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use hv_vmm::broker::{self, Broker};
 use hv_vmm::device::virtio::VirtioDevice;
 use hv_vmm::device::virtio::balloon::{Balloon, Handle};
 use hv_vmm::device::virtio::block::{self, Block, Disk};
@@ -50,6 +51,8 @@ pub struct Devices {
     pub virtio: Vec<Box<dyn VirtioDevice>>,
     pub balloon: Handle,
     _peers: Peers,
+    /// After the device that asks it.
+    _office: Serving,
 }
 
 impl Devices {
@@ -82,17 +85,23 @@ impl Devices {
         let listener = UnixListener::bind(dir.join("vsock_1024")).unwrap();
         let balloon = Balloon::new(0).unwrap();
         let handle = balloon.handle();
+        let (broker, office) = serve_broker(&vsock);
         let virtio: Vec<Box<dyn VirtioDevice>> = vec![
             block(disk(false), block::Settings { id: "whole".into(), ..block::Settings::default() }),
             block(disk(true), limited),
             Box::new(Net::new("sockets", Box::new(link), &settings).unwrap()),
-            Box::new(Vsock::new(3, &vsock).unwrap()),
+            Box::new(Vsock::new(3, &vsock).unwrap().through(Some(broker))),
             Box::new(Rng::new()),
             Box::new(balloon),
             Box::new(VirtioConsole::new(End::stream(console).unwrap(), named).unwrap()),
         ];
         let callers: Vec<_> = (0..3).map(|port| call(&vsock, 50 + port)).collect();
-        Devices { virtio, balloon: handle, _peers: Peers::start(frames, listener, terminal, callers) }
+        Devices {
+            virtio,
+            balloon: handle,
+            _peers: Peers::start(frames, listener, terminal, callers),
+            _office: office,
+        }
     }
 
     /// What the guest is told of them.
@@ -101,6 +110,32 @@ impl Devices {
         devices
             .map(|device| Known { queues: device.queue_sizes().len(), kind: device.device_type() })
             .collect()
+    }
+}
+
+/// Connects for the device, whose threads may not; ends with it.
+fn serve_broker(path: &Path) -> (Broker, Serving) {
+    let (asking, mut office) = broker::pair(path).unwrap();
+    let thread = std::thread::spawn(move || {
+        loop {
+            let event = office.event();
+            poll(&mut [PollFd::new(&event, PollFlags::IN)], None).unwrap();
+            if !office.serve() {
+                return;
+            }
+        }
+    });
+    (asking, Serving(Some(thread)))
+}
+
+/// The thread that connects. Dropping waits for it, which ends with the device.
+pub struct Serving(Option<JoinHandle<()>>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            thread.join().unwrap();
+        }
     }
 }
 

@@ -17,7 +17,8 @@ use crate::cli::MachineArgs;
 use crate::cli::oci::MonitorArgs;
 use crate::cmd::oci::store::{Record, Store};
 use crate::error::Failure;
-use crate::foreground::{self, Observer, signals};
+use crate::foreground::supervise::{self, Ended};
+use crate::foreground::{Observer, Ward, signals};
 use crate::{backend, cmd};
 
 /// What it says when it waits to be started.
@@ -131,6 +132,9 @@ fn boot(record: &Record, signals: &SignalFd, mut started: impl FnMut()) -> crate
     let entry = store.create(&spec.id)?;
     let prepared = backend::prepare(Kind::Vm, &machine, &mut spec, entry.dir())?;
     let observer = Observer { memory: false, started: &mut started };
-    let stats = foreground::run(prepared.backend.as_ref(), spec, entry, signals, &timeline, observer)?;
-    Ok(stats.exit.status())
+    let ward = Ward { signals, timeline: &timeline };
+    match supervise::own(&ward, prepared, spec, entry, observer)? {
+        Ended::Well(stats) => Ok(stats.exit.status()),
+        Ended::Told(status) => Ok(status),
+    }
 }

@@ -13,6 +13,7 @@ use rustix::event::epoll;
 use super::connection::{Connection, Message};
 use super::host::{Host, LISTENER, read_connect_line};
 use super::packet::{HOST_CID, Header, Op, Ports, STREAM};
+use crate::broker::Broker;
 use crate::device::virtio::Progress;
 use crate::device::virtio::chain::Buffers;
 
@@ -70,6 +71,11 @@ impl Bridge {
             resets: VecDeque::new(),
             accept_later: false,
         }
+    }
+
+    /// Who makes connections to sockets on the host; None: the device itself.
+    pub fn connect_through(&mut self, broker: Option<Broker>) {
+        self.host.broker = broker;
     }
 
     /// The host's side.

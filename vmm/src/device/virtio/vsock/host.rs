@@ -12,7 +12,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{Timespec, epoll};
-use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::RecvFlags;
+
+use crate::broker::{self, Broker};
 
 /// The token of the listening socket.
 pub const LISTENER: u64 = 0;
@@ -29,6 +31,8 @@ pub struct Host {
     path: PathBuf,
     listener: UnixListener,
     epoll: OwnedFd,
+    /// Who connects, if not the device itself.
+    pub(super) broker: Option<Broker>,
 }
 
 /// The listening socket could not be made.
@@ -52,7 +56,7 @@ impl Host {
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
             let token = epoll::EventData::new_u64(LISTENER);
             epoll::add(&epoll, &listener, token, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
-            Ok(Host { path: path.to_owned(), listener, epoll })
+            Ok(Host { path: path.to_owned(), listener, epoll, broker: None })
         };
         listen().map_err(|source| ListenError { path: path.to_owned(), source })
     }
@@ -95,12 +99,12 @@ impl Host {
     /// # Errors
     /// As `connect(2)`.
     pub fn connect(&self, port: u32) -> io::Result<UnixStream> {
+        if let Some(broker) = &self.broker {
+            return broker.connect(port);
+        }
         let mut path = OsString::from(&self.path);
         path.push(format!("_{port}"));
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(Path::new(&path))?)?;
-        Ok(UnixStream::from(socket))
+        Ok(UnixStream::from(broker::connect(Path::new(&path))?))
     }
 }
 

@@ -30,6 +30,7 @@ use self::packet::Header;
 use super::chain::Chain;
 use super::queue::{BUDGET, CHAIN_COST, Virtqueue};
 use super::{ActivateError, Activation, DeviceError, Event, Interrupt, Progress, VirtioDevice};
+use crate::broker::Broker;
 use crate::memory::GuestMemory;
 
 const QUEUE_SIZES: [u16; 3] = [256, 256, 64];
@@ -67,6 +68,13 @@ impl Vsock {
         let guest_cid = u64::from(guest_cid);
         let bridge = Bridge::new(Host::listen(path)?, guest_cid);
         Ok(Vsock { config: guest_cid.to_le_bytes(), bridge, active: None })
+    }
+
+    /// The same with connections to the host made by somebody else, where there is one.
+    #[must_use]
+    pub fn through(mut self, broker: Option<Broker>) -> Self {
+        self.bridge.connect_through(broker);
+        self
     }
 }
 
