@@ -196,8 +196,7 @@ impl Guest {
         let command_line = description.command_line;
         let ending = Ending::new().map_err(|error| Error::Host("make an eventfd", error))?;
         let console = description.console;
-        let button = Button::new().map_err(|error| Error::Device("power button".into(), error))?;
-        let button = Arc::new(button);
+        let button = Arc::new(Button::new());
         let mut devices = devices(console.clone(), button.clone(), &ending, timeline)?;
         devices.extend(description.transport.assemble(description.virtio, &memory)?);
         let bus = connect(&vm, &devices)?;
@@ -376,9 +375,8 @@ fn devices(
     ending: &Ending,
     timeline: &Timeline,
 ) -> Result<Vec<Arc<dyn Device>>, Error> {
-    let serial = Serial::new(console).map_err(|error| Error::Device("serial0".into(), error))?;
     Ok(vec![
-        Arc::new(serial),
+        Arc::new(Serial::new(console)),
         Arc::new(Reset::new(ending.clone())),
         Arc::new(Power::new(ending.clone())),
         button,

@@ -4,12 +4,10 @@
 //! It is the way to ask a guest to end whose own system listens for it. A guest of hv has hv-init for that,
 //! which is asked over its connection; the button is pressed when hv-init does not answer.
 
-use std::io;
-
 use acpi_tables::{Aml, aml};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Device, Interrupt, Range};
+use super::line::Line;
+use super::{Device, Range};
 
 /// The interrupt: a second serial port would have it.
 const GSI: u32 = 3;
@@ -20,21 +18,23 @@ const PRESSED: u8 = 0x80;
 
 /// The button.
 #[derive(Debug)]
-pub struct Button(EventFd);
+pub struct Button(Line);
+
+impl Default for Button {
+    fn default() -> Button {
+        Button::new()
+    }
+}
 
 impl Button {
     /// A button that nobody has pressed.
-    ///
-    /// # Errors
-    /// The host gives no eventfd.
-    pub fn new() -> io::Result<Button> {
-        EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map(Button)
+    pub fn new() -> Button {
+        Button(Line::new(GSI))
     }
 
     /// Presses it, for a moment.
     pub fn press(&self) {
-        // Fails only when the counter is full, and then it is pressed already.
-        let _ = self.0.write(1);
+        self.0.raise();
     }
 }
 
@@ -53,8 +53,8 @@ impl Device for Button {
 
     fn write(&self, _offset: u64, _data: &[u8]) {}
 
-    fn interrupt(&self) -> Option<Interrupt<'_>> {
-        Some(Interrupt { gsi: GSI, event: &self.0 })
+    fn interrupt(&self) -> Option<&Line> {
+        Some(&self.0)
     }
 
     /// The button, and the event device that notifies it.
@@ -77,21 +77,24 @@ impl Device for Button {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::device::line::tests::Edges;
 
     #[test]
     fn a_press_is_one_interrupt() {
-        let button = Button::new().unwrap();
-        let event = button.interrupt().unwrap().event;
-        assert!(event.read().is_err(), "nobody pressed it");
+        let (button, edges) = (Button::new(), Arc::new(Edges::default()));
+        button.interrupt().unwrap().connect(edges.clone());
+        assert_eq!(edges.take(), 0, "nobody pressed it");
         button.press();
-        assert_eq!(event.read().unwrap(), 1);
+        assert_eq!(edges.take(), 1);
     }
 
     #[test]
     fn both_names_are_in_the_tables() {
         let mut dsdt = Vec::new();
-        Button::new().unwrap().aml(&mut dsdt);
+        Button::new().aml(&mut dsdt);
         for name in [&b"PWRB"[..], b"ACPI0013", b"_EVT"] {
             assert!(dsdt.windows(name.len()).any(|bytes| bytes == name), "{name:?}");
         }

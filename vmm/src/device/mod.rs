@@ -5,6 +5,7 @@
 //! and doorbells connected to KVM, ACPI node and table written, subscriber handed to the event loop.
 
 pub mod button;
+pub mod line;
 pub mod mark;
 pub mod message;
 pub mod panic;
@@ -21,6 +22,7 @@ use event_manager::MutEventSubscriber;
 use hv_common::Counters;
 use vmm_sys_util::eventfd::EventFd;
 
+use line::Line;
 use message::Messages;
 
 /// One of the two address spaces of a PC.
@@ -75,15 +77,6 @@ impl fmt::Display for Range {
     }
 }
 
-/// An edge-triggered interrupt: writing the eventfd raises it in the guest, without an exit.
-#[derive(Debug)]
-pub struct Interrupt<'a> {
-    /// Global system interrupt: the I/O APIC's pin.
-    pub gsi: u32,
-    /// What the device writes 1 to.
-    pub event: &'a EventFd,
-}
-
 /// A guest write to this address is turned into an eventfd write by the host's kernel and never reaches
 /// [`Device::write`].
 #[derive(Debug)]
@@ -118,7 +111,7 @@ pub trait Device: Send + Sync {
     fn write(&self, offset: u64, data: &[u8]);
 
     /// The interrupt it raises.
-    fn interrupt(&self) -> Option<Interrupt<'_>> {
+    fn interrupt(&self) -> Option<&Line> {
         None
     }
 

@@ -4,6 +4,7 @@
 //! messages about a guest that failed, and copied to the monitor's standard error when asked for.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,9 +14,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vm_superio::Trigger;
 use vm_superio::serial::NoEvents;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Device, Interrupt, Range};
+use super::line::Line;
+use super::{Device, Range};
 
 /// COM1's first port.
 const PORT: u16 = 0x3f8;
@@ -99,32 +100,27 @@ impl Write for Console {
     }
 }
 
-/// The UART's interrupt line.
-struct Line(Arc<EventFd>);
-
 impl Trigger for Line {
-    type E = io::Error;
+    type E = Infallible;
 
-    fn trigger(&self) -> io::Result<()> {
-        self.0.write(1)
+    fn trigger(&self) -> Result<(), Infallible> {
+        self.raise();
+        Ok(())
     }
 }
 
 /// The UART.
 pub struct Serial {
     uart: Mutex<vm_superio::Serial<Line, NoEvents, Console>>,
-    interrupt: Arc<EventFd>,
+    interrupt: Line,
 }
 
 impl Serial {
     /// COM1 with this console at its other end.
-    ///
-    /// # Errors
-    /// The host gives no eventfd.
-    pub fn new(console: Console) -> io::Result<Serial> {
-        let interrupt = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
-        let uart = vm_superio::Serial::new(Line(interrupt.clone()), console);
-        Ok(Serial { uart: Mutex::new(uart), interrupt })
+    pub fn new(console: Console) -> Serial {
+        let interrupt = Line::new(GSI);
+        let uart = vm_superio::Serial::new(interrupt.clone(), console);
+        Serial { uart: Mutex::new(uart), interrupt }
     }
 }
 
@@ -148,13 +144,13 @@ impl Device for Serial {
     fn write(&self, offset: u64, data: &[u8]) {
         if let [byte] = data {
             let mut uart = self.uart.lock().unwrap_or_else(PoisonError::into_inner);
-            // Fails when the interrupt counter is full, and then the interrupt is pending anyway.
+            // Fails only for what this UART is not used for: input.
             let _ = uart.write(offset as u8, *byte);
         }
     }
 
-    fn interrupt(&self) -> Option<Interrupt<'_>> {
-        Some(Interrupt { gsi: GSI, event: &self.interrupt })
+    fn interrupt(&self) -> Option<&Line> {
+        Some(&self.interrupt)
     }
 
     fn aml(&self, dsdt: &mut Vec<u8>) {
@@ -191,7 +187,7 @@ mod tests {
     #[test]
     fn guest_output_reaches_the_console_and_wide_accesses_do_nothing() {
         let console = Console::new(false);
-        let serial = Serial::new(console.clone()).unwrap();
+        let serial = Serial::new(console.clone());
         serial.write(0, b"h");
         serial.write(0, b"i");
         serial.write(0, b"no");
@@ -207,7 +203,7 @@ mod tests {
     #[test]
     fn bug_26_no_register_turns_on_the_copy_to_the_host() {
         if let Some(echo) = std::env::var_os(CHILD) {
-            let serial = Serial::new(Console::new(echo == "1")).unwrap();
+            let serial = Serial::new(Console::new(echo == "1"));
             let mut value = 1u32;
             for _ in 0..100_000 {
                 value = value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -24,6 +24,7 @@ const DESCRIPTOR: usize = 16;
 /// More than any kernel has; a guard, not a limit one meets.
 const MAX_DESCRIPTORS: usize = 4096;
 const MAX_NAME: usize = 256;
+const MAX_DATA: usize = 1 << 20;
 
 /// The counts of one vCPU.
 #[derive(Debug)]
@@ -56,13 +57,22 @@ impl Stats {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let step = DESCRIPTOR + name_size;
-        for descriptor in self.bytes(descriptors_at, count * step)?.chunks_exact(step) {
-            let name = descriptor[DESCRIPTOR..].split(|byte| *byte == 0).next().unwrap_or_default();
-            if let Some(reason) = reason(name) {
-                let value = self.bytes(data_at + word(descriptor, 8), 8)?;
-                let value = value.try_into().map_or(0, u64::from_ne_bytes);
-                *crossings.entry(reason.to_owned()).or_default() += value;
-            }
+        let descriptors = self.bytes(descriptors_at, count * step)?;
+        let counted = || {
+            descriptors.chunks_exact(step).filter_map(|descriptor| {
+                let name = descriptor[DESCRIPTOR..].split(|byte| *byte == 0).next().unwrap_or_default();
+                Some((reason(name)?, word(descriptor, 8)))
+            })
+        };
+        // All values in one call, as far as the last that is wanted: counters beside each other.
+        let len = counted().map(|(_, at)| at.saturating_add(8)).max().unwrap_or_default();
+        if len > MAX_DATA {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let data = self.bytes(data_at, len)?;
+        for (reason, at) in counted() {
+            let value = data.get(at..at + 8).and_then(|value| value.try_into().ok());
+            *crossings.entry(reason.to_owned()).or_default() += value.map_or(0, u64::from_ne_bytes);
         }
         Ok(())
     }

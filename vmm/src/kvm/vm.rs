@@ -1,7 +1,7 @@
 //! One virtual machine: memory, interrupt controllers, events that need no exit.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use kvm_bindings::{
     KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_userspace_memory_region,
@@ -11,6 +11,7 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::routes::Routes;
 use super::{Error, Kvm};
+use crate::device::line::Pins;
 use crate::device::{Device, Range, Space};
 use crate::memory::{GuestMemory, layout};
 
@@ -20,8 +21,21 @@ use crate::memory::{GuestMemory, layout};
 pub struct Vm {
     fd: Arc<VmFd>,
     routes: Arc<Routes>,
+    pins: Arc<IoApic>,
     /// Keeps the mappings that KVM was told of for as long as KVM may use them.
     _memory: Option<GuestMemory>,
+}
+
+/// The pins of KVM's I/O APIC. Not a share of the VM: it must not outlive the memory that it reaches.
+struct IoApic(Weak<VmFd>);
+
+impl Pins for IoApic {
+    fn set(&self, gsi: u32, up: bool) {
+        if let Some(vm) = self.0.upgrade() {
+            // KVM refuses numbers that it has no pin for; no device has one.
+            let _ = vm.set_irq_line(gsi, up);
+        }
+    }
 }
 
 impl Vm {
@@ -46,7 +60,8 @@ impl Vm {
         fd.create_irq_chip().map_err(Error::ioctl("create interrupt controllers"))?;
         let fd = Arc::new(fd);
         let routes = Arc::new(Routes::new(&fd));
-        Ok(Vm { fd, routes, _memory: None })
+        let pins = Arc::new(IoApic(Arc::downgrade(&fd)));
+        Ok(Vm { fd, routes, pins, _memory: None })
     }
 
     /// Gives the machine its memory, once.
@@ -76,9 +91,7 @@ impl Vm {
     /// As the ioctls.
     pub fn connect(&self, device: &Arc<dyn Device>) -> Result<(), Error> {
         if let Some(interrupt) = device.interrupt() {
-            self.fd
-                .register_irqfd(interrupt.event, interrupt.gsi)
-                .map_err(Error::ioctl("connect a device's interrupt"))?;
+            interrupt.connect(self.pins.clone());
         }
         if let Some(messages) = device.messages() {
             let port = Routes::reserve(&self.routes, messages.events().len());

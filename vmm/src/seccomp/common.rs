@@ -6,6 +6,8 @@ use super::{Allowed, Only, any};
 
 /// Terminal modes are set when a panic gives the terminal back; `TCSETS2` is missing in libc.
 pub const TCSETS_2: u32 = 0x402c_542b;
+/// A device's interrupt, whoever raises it (include/uapi/linux/kvm.h).
+pub const KVM_IRQ_LINE: u32 = 0x4008_ae61;
 
 #[rustfmt::skip]
 pub const CALLS: &[Allowed] = &[

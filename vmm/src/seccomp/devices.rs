@@ -2,7 +2,7 @@
 
 use libc::*;
 
-use super::common::TCSETS_2;
+use super::common::{KVM_IRQ_LINE, TCSETS_2};
 use super::{Allowed, Only, any};
 
 /// A block device's discard, which libc does not have (linux/fs.h).
@@ -14,7 +14,7 @@ pub const CALLS: &[Allowed] = &[
     // rustix waits with it.
     any(SYS_epoll_pwait),
     Allowed { number: SYS_ioctl, only: Only::OneOf(1, &[
-        FIONBIO as u32, TUNSETOFFLOAD as u32, TUNSETQUEUE as u32, BLKDISCARD, TCSETS as u32, TCSETS_2,
+        KVM_IRQ_LINE, FIONBIO as u32, TUNSETOFFLOAD as u32, TUNSETQUEUE as u32, BLKDISCARD, TCSETS as u32, TCSETS_2,
     ]) },
     // Sockets come by accept, and from the broker: none is made or connected here.
     any(SYS_accept4), any(SYS_sendto), any(SYS_recvfrom), any(SYS_sendmsg), any(SYS_recvmsg),

@@ -3,7 +3,7 @@
 
 use libc::*;
 
-use super::common::TCSETS_2;
+use super::common::{KVM_IRQ_LINE, TCSETS_2};
 use super::{Allowed, Only, any};
 
 /// `TCGETS2`, which is missing in libc.
@@ -25,7 +25,7 @@ pub const CALLS: &[Allowed] = &[
     any(SYS_setsockopt),
     Allowed { number: SYS_socketpair, only: Only::OneOf(0, &[AF_UNIX as u32]) },
     Allowed { number: SYS_ioctl, only: Only::OneOf(1, &[
-        FIONBIO as u32, TIOCGWINSZ as u32, TCGETS as u32, TCGETS_2, TCSETS as u32, TCSETS_2,
+        KVM_IRQ_LINE, FIONBIO as u32, TIOCGWINSZ as u32, TCGETS as u32, TCGETS_2, TCSETS as u32, TCSETS_2,
     ]) },
     Allowed { number: SYS_fcntl, only: Only::OneOf(1, &[F_DUPFD_CLOEXEC as u32, F_GETFD as u32]) },
     Allowed { number: SYS_clone, only: Only::OneOf(0, &[THREAD]) },

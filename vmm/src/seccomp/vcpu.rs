@@ -3,7 +3,7 @@
 
 use libc::*;
 
-use super::common::TCSETS_2;
+use super::common::{KVM_IRQ_LINE, TCSETS_2};
 use super::devices::BLKDISCARD;
 use super::{Allowed, Only, any};
 
@@ -16,7 +16,7 @@ const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 #[rustfmt::skip]
 pub const CALLS: &[Allowed] = &[
     Allowed { number: SYS_ioctl, only: Only::OneOf(1, &[
-        KVM_RUN, KVM_GET_REGS, KVM_KVMCLOCK_CTRL, KVM_SET_GSI_ROUTING,
+        KVM_IRQ_LINE, KVM_RUN, KVM_GET_REGS, KVM_KVMCLOCK_CTRL, KVM_SET_GSI_ROUTING,
         // Devices: activated, reset, served.
         FIONBIO as u32, TUNSETOFFLOAD as u32, TUNSETVNETHDRSZ as u32, TUNSETQUEUE as u32, BLKDISCARD,
         TCSETS as u32, TCSETS_2,

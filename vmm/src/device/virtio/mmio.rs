@@ -7,13 +7,13 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use acpi_tables::{Aml, aml};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::bells::Bells;
 use super::handshake::{Handshake, QueueSetup};
 use super::interrupt::Wire;
 use super::transport::{Effect, Parts};
 use super::{VirtioDevice, lock};
+use crate::device::line::Line;
 use crate::device::{self as machine, Device, Doorbell, Range};
 use crate::memory::{GuestMemory, layout};
 
@@ -61,22 +61,12 @@ pub struct Transport {
     name: String,
     place: Place,
     registers: Mutex<Registers>,
-    line: Arc<Line>,
+    line: Line,
     bells: Bells,
     subscriber: machine::Subscriber,
 }
 
-/// The one interrupt of a device, whatever it is about: an irqfd of the machine.
-#[derive(Debug)]
-struct Line(EventFd);
-
-impl Line {
-    fn raise(&self) {
-        // Only a full counter can fail this, and then an interrupt is pending anyway.
-        let _ = self.0.write(1);
-    }
-}
-
+/// The one interrupt of a device, whatever it is about.
 impl Wire for Line {
     fn queue(&self, _index: usize) {
         self.raise();
@@ -127,9 +117,9 @@ impl Transport {
     /// # Errors
     /// Event descriptors could not be made.
     pub fn new(device: Box<dyn VirtioDevice>, place: Place, memory: GuestMemory) -> io::Result<Self> {
-        let line = Arc::new(Line(EventFd::new(EFD_NONBLOCK)?));
+        let line = Line::new(place.gsi());
         let Parts { name, device_type, handshake, bells, subscriber, .. } =
-            Parts::new(device, memory, line.clone())?;
+            Parts::new(device, memory, Arc::new(line.clone()))?;
         let registers = Registers {
             handshake,
             device_type,
@@ -154,8 +144,8 @@ impl Device for Transport {
         Range::memory(self.place.base(), WINDOW)
     }
 
-    fn interrupt(&self) -> Option<machine::Interrupt<'_>> {
-        Some(machine::Interrupt { gsi: self.place.gsi(), event: &self.line.0 })
+    fn interrupt(&self) -> Option<&Line> {
+        Some(&self.line)
     }
 
     /// One a queue that is not served at once. (A notification that comes as a write has the same effect.)

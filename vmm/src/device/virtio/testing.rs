@@ -12,6 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::handshake::status;
 use super::mmio::{self, QUEUE_NOTIFY};
 use super::{VirtioDevice, pci};
+use crate::device::line::tests::Edges;
 use crate::device::message::{Message, Messages, Router};
 use crate::device::pci::Function;
 use crate::device::{Device, Subscriber};
@@ -42,6 +43,7 @@ pub struct Used {
 pub struct Rig {
     pub memory: GuestMemory,
     pub transport: Arc<dyn Device>,
+    edges: Arc<Edges>,
     /// The function, where the transport is PCI.
     pub function: Option<Arc<pci::Transport>>,
     events: EventManager<Subscriber>,
@@ -101,7 +103,11 @@ impl Rig {
     fn over(memory: GuestMemory, transport: Arc<dyn Device>, function: Option<Arc<pci::Transport>>) -> Rig {
         let mut events = EventManager::new().unwrap();
         events.add_subscriber(transport.subscriber().unwrap());
-        Rig { memory, transport, function, events, queues: Vec::new(), next_buffer: BUFFERS }
+        let edges = Arc::new(Edges::default());
+        if let Some(line) = transport.interrupt() {
+            line.connect(edges.clone());
+        }
+        Rig { memory, transport, function, edges, events, queues: Vec::new(), next_buffer: BUFFERS }
     }
 
     /// As a bus driver does before it looks at the device.
@@ -228,7 +234,7 @@ impl Rig {
     /// How often the guest has been interrupted since the last call.
     pub fn interrupts(&self) -> u64 {
         match self.transport.interrupt() {
-            Some(interrupt) => interrupt.event.read().unwrap_or(0),
+            Some(_) => self.edges.take(),
             None => self.messages().events().iter().map(|event| event.read().unwrap_or(0)).sum(),
         }
     }
