@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hv_common::procfs::OwnMemory;
@@ -102,6 +102,10 @@ pub struct AddedDisk {
 #[derive(Debug)]
 pub struct Kvm {
     machine: Machine,
+    /// The machine's, until a guest has it: a copy that nobody reads would stay resident as long as the guest runs.
+    initramfs: Mutex<Option<Vec<u8>>>,
+    /// How long it is, in bytes.
+    initramfs_len: usize,
 }
 
 /// Why a microVM could not be started.
@@ -135,6 +139,8 @@ enum Error {
     Guest(#[from] guest::Error),
     #[error("cannot open /proc/self/smaps, where the guest's memory is counted")]
     Usage(#[source] io::Error),
+    #[error("this microVM has been started before: make another backend for another")]
+    Started,
     #[error("cannot wait for the guest")]
     Wait(#[source] io::Error),
     #[error("{what}")]
@@ -144,9 +150,11 @@ enum Error {
 }
 
 impl Kvm {
-    /// A backend that boots this.
-    pub fn new(machine: Machine) -> Kvm {
-        Kvm { machine }
+    /// A backend that boots this, once.
+    pub fn new(mut machine: Machine) -> Kvm {
+        let initramfs = std::mem::take(&mut machine.initramfs);
+        let initramfs_len = initramfs.len();
+        Kvm { machine, initramfs: Mutex::new(Some(initramfs)), initramfs_len }
     }
 
     fn try_start(&self, spec: Spec, stdio: Stdio, timeline: &Timeline) -> Result<Running, Error> {
@@ -160,10 +168,12 @@ impl Kvm {
         virtio.extend(self.console_device(&console)?);
         let meters = virtio.iter().filter_map(|device| Some((device.name().to_owned(), device.meter()?)));
         let meters = meters.collect();
+        let initramfs = self.initramfs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let initramfs = initramfs.ok_or(Error::Started)?;
         let description = Description {
             kernel: &machine.kernel,
             kernel_path: &machine.kernel_path,
-            initramfs: Initramfs::Bytes(&machine.initramfs),
+            initramfs: Initramfs::Bytes(&initramfs),
             command_line: &command_line,
             settings,
             hardware: &machine.hardware,
@@ -174,6 +184,7 @@ impl Kvm {
         };
         let usage = OwnMemory::open().map_err(Error::Usage)?;
         let guest = Guest::start(description, timeline, &mut Progress::default())?;
+        drop(initramfs);
         let agent = Agent::start(listeners, stdio, timeline)?;
         let over = either(agent.outcome().complete(), guest.ending().event()).map_err(Error::Wait)?;
         let timeline = timeline.clone();
@@ -254,7 +265,7 @@ impl Backend for Kvm {
             Ok(line) => format!("kernel command line: {line}"),
             Err(error) => format!("cannot go on: {error}"),
         });
-        plan.push(format!("initramfs of {} bytes", machine.initramfs.len()));
+        plan.push(format!("initramfs of {} bytes", self.initramfs_len));
         for Nic { tap, mac, pairs, .. } in &machine.network {
             plan.push(format!("open the tap {tap} for a network device {mac} with {pairs} queue pair(s)"));
         }

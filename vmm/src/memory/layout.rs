@@ -33,8 +33,9 @@ pub const LOW_RAM_END: u64 = 0x9_fc00;
 pub const ACPI: ops::Range<u64> = 0xe_0000..0x10_0000;
 /// Kernels load here or higher.
 pub const HIGH_RAM: u64 = 0x10_0000;
-/// Below, a starting kernel touches pages here and there. Kernels are linked to stand at this address.
-pub const SPARSE_END: u64 = 16 << 20;
+/// Between, a starting kernel touches pages here and there. Below is what every start needs: tables, the first pages
+/// that the kernel gives out. Kernels are linked to stand at the end.
+pub const SPARSE: ops::Range<u64> = 2 << 20..16 << 20;
 /// End of what the boot page tables map: the kernel must lie below.
 pub const IDENTITY_MAPPED: u64 = 1 << 30;
 /// The initramfs ends below this address: kernels may keep its address in 31 bits.

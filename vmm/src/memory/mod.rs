@@ -58,13 +58,14 @@ pub fn map(size: u64) -> Result<GuestMemory, MapError> {
     GuestMemory::from_regions(regions).map_err(|error| cannot(error.into()))
 }
 
-/// Asks for small pages below [`layout::SPARSE_END`], where a starting kernel touches few of each large page's:
+/// Asks for small pages in [`layout::SPARSE`], where a starting kernel touches few of each large page's:
 /// clearing the others takes longer than the faults that a large page saves, and they stay resident.
 fn keep_small(mapping: &MmapRegion<()>) {
-    let len = (layout::SPARSE_END as usize).min(mapping.size());
+    let start = (layout::SPARSE.start as usize).min(mapping.size());
+    let len = (layout::SPARSE.end as usize).min(mapping.size()) - start;
     // SAFETY: the range is part of a private anonymous mapping that nobody else uses yet; the advice
     // changes the size of its pages, not their contents. A host without large pages refuses: as well.
-    let _ = unsafe { madvise(mapping.as_ptr().cast(), len, Advice::LinuxNoHugepage) };
+    let _ = unsafe { madvise(mapping.as_ptr().wrapping_add(start).cast(), len, Advice::LinuxNoHugepage) };
 }
 
 /// Maps `len` bytes at a multiple of [`LARGE_PAGE`]: only there can a large page of the host back a large
