@@ -37,12 +37,12 @@ pub fn run(fresh: bool, all_combinations: bool) -> Result<ExitCode> {
     let started = Instant::now();
     let log = workspace::log("test-build")?;
     let mut tally = Tally::default();
-    let images = rootfs::demo()?;
-    // The kernel and the testbed's disk take minutes of their own on a new machine.
-    let prepared = thread::spawn(|| image::host().and_then(|host| Ok((host, kernel::tuned()?))));
+    // The images, the testbed's disk and the kernel take minutes of their own on a new machine.
+    let prepared =
+        thread::spawn(|| Ok::<_, anyhow::Error>((rootfs::demo()?, image::host()?, kernel::tuned()?)));
     checks(&mut tally);
     let built = programs::build(&log);
-    let (host, tuned) = prepared.join().map_err(|_| anyhow!("preparing the testbed panicked"))??;
+    let (images, host, tuned) = prepared.join().map_err(|_| anyhow!("preparing the testbed panicked"))??;
     let programs = match built {
         Ok(programs) => programs,
         Err(error) => {
