@@ -110,6 +110,64 @@ mod ctr {
     }
 }
 
+mod scale {
+    use super::*;
+
+    fn round(report: &Value, kind: &str) -> Value {
+        let rounds = report["scale"]["rounds"].as_array().unwrap();
+        assert_eq!(rounds.len(), 6, "three rounds of both: {rounds:?}");
+        rounds.iter().find(|round| round["kind"] == kind).unwrap().clone()
+    }
+
+    #[test]
+    fn sandboxes_beside_each_other_hold_more_and_more() {
+        as_root(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command = hv(&["compare", "--quick", "--scale", "--kinds", "process,ctr", "--out"]);
+            command.arg(dir.path()).arg(image::directory());
+            let done = finish(command, b"").expect(0);
+            let text = done.text();
+            assert!(text.contains("each more (PSS)") && text.contains("4 at once"), "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            let json = dir.path().join("report.json");
+            let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+            let round = round(&report, "ctr");
+            let held: Vec<u64> =
+                round["steps"].as_array().unwrap().iter().map(|step| step["pss"].as_u64().unwrap()).collect();
+            assert!(held.len() == 4 && held.is_sorted() && held[3] > held[0] + 300_000, "{held:?}");
+            assert_eq!(round["burst"].as_array().unwrap().len(), 4);
+            let lines = std::fs::read_to_string(dir.path().join("scale.csv")).unwrap().lines().count();
+            assert_eq!(lines, 1 + 6 * 8);
+            assert!(
+                std::fs::read_to_string(dir.path().join("report.html"))
+                    .unwrap()
+                    .contains("Beside each other")
+            );
+            reports::recomputed(&json);
+        });
+    }
+
+    #[test]
+    fn a_command_that_may_not_wait_is_refused_before_anything_is_measured() {
+        let mut command = compare("process", &["--scale"]);
+        command.args(["--", "/bin/true"]);
+        let done = finish(command, b"").expect(125);
+        assert!(done.stderr.contains("leave out `-- CMD` or --scale"), "{}", done.stderr);
+    }
+
+    #[test]
+    fn a_round_that_fails_is_named_and_ends_with_status_1() {
+        as_root(|| {
+            // No shell: nothing waits.
+            let empty = tempfile::tempdir().unwrap();
+            let mut command = hv(&["compare", "--runs", "1", "--scale", "--kinds", "ctr"]);
+            command.arg(empty.path());
+            let done = finish(command, b"").expect(1);
+            assert!(done.text().contains("round beside others failed"), "{}", done.text());
+        });
+    }
+}
+
 mod reports {
     use std::path::Path;
 
@@ -130,18 +188,23 @@ mod reports {
         finish(command, b"")
     }
 
+    /// Asserts that the script finds every figure of this report as it is.
+    pub fn recomputed(report: &Path) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recompute_report.py");
+        let mut python = Command::new("python3");
+        python.arg(script).arg(report);
+        if Command::new("python3").arg("-V").output().is_err() {
+            return println!("skipped: no python3 here");
+        }
+        let done = finish(python, b"").expect(0);
+        assert!(done.text().contains(", 0 differ"), "{}", done.text());
+    }
+
     #[test]
     fn another_language_computes_the_same_figures() {
         as_root(|| {
             let dir = written("6");
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recompute_report.py");
-            let mut python = Command::new("python3");
-            python.arg(script).arg(dir.path().join("report.json"));
-            if Command::new("python3").arg("-V").output().is_err() {
-                return println!("skipped: no python3 here");
-            }
-            let done = finish(python, b"").expect(0);
-            assert!(done.text().contains(", 0 differ"), "{}", done.text());
+            recomputed(&dir.path().join("report.json"));
         });
     }
 

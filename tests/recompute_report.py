@@ -43,6 +43,45 @@ def figure(name, s):
     return table[name]()
 
 
+def slope(points):
+    """Theil and Sen: the median of the slopes of all pairs."""
+    pairs = [(a, b) for i, a in enumerate(points) for b in points[i + 1 :] if a[0] != b[0]]
+    return median([(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs]) if pairs else None
+
+
+def of_round(name, r):
+    """A figure of sandboxes beside each other, from one round."""
+    steps = list(enumerate(r["steps"]))
+    took = [s["first_byte"] - s["asked"] for _, s in steps]
+    burst = [s["first_byte"] - s["asked"] for s in r["burst"]]
+
+    def held(what):
+        return [(n + 1, s[what]) for n, s in steps if s[what] is not None]
+
+    def less(one, other):
+        return None if one is None or other is None else one - other
+
+    def available():
+        known = [] if r["available"] is None else [(0, r["available"])]
+        found = slope(known + held("available"))
+        return None if found is None else -found
+
+    table = {
+        "scale.first": lambda: steps[0][1]["pss"] if steps else None,
+        "scale.further": lambda: slope(held("pss")),
+        "scale.shared": lambda: less(slope(held("rss")), slope(held("pss"))),
+        "scale.available": available,
+        "scale.alone": lambda: took[0] if took else None,
+        "scale.slower": lambda: slope(list(enumerate(took))),
+        "scale.latency": lambda: median(burst) if burst else None,
+        "scale.latency-worst": lambda: max(burst) if burst else None,
+        "scale.makespan": lambda: max(s["first_byte"] for s in r["burst"]) - min(s["asked"] for s in r["burst"])
+        if burst
+        else None,
+    }
+    return table[name]()
+
+
 def median(values):
     values, half = sorted(values), len(values) // 2
     return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
@@ -106,6 +145,12 @@ def main(path):
 
     def values(name, who, role):
         found = {}
+        if name.startswith("scale."):
+            for r in report["scale"]["rounds"]:
+                value = of_round(name, r) if r["kind"] == who and r["failure"] is None else None
+                if value is not None:
+                    found[r["round"]] = value
+            return found
         for s in report["samples"]:
             counted = s["block"] >= report["warm_up"] and s["failure"] is None
             if counted and s["kind"] == who and s["role"] == role:
@@ -133,6 +178,10 @@ def main(path):
             if ends and estimate["interval"]:
                 check(f"{name} of {who}, low", ends[0], estimate["interval"]["low"])
                 check(f"{name} of {who}, high", ends[1], estimate["interval"]["high"])
+        for pair in shown.get("no_ratio", {}):
+            over, under = (by_kind[who] for who in pair.split("/"))
+            both = [b for b in over if b in under]
+            check(f"{name} {pair}, no ratio", len(paired(over, under)) * 10 < len(both) * 9, True)
         for pair, ratio in shown["ratios"].items():
             over, under = pair.split("/")
             logs = paired(by_kind[over], by_kind[under])
@@ -146,7 +195,7 @@ def main(path):
             walsh = [(d[i] + d[j]) / 2 for i in range(len(d)) for j in range(i, len(d))]
             check(f"{name} {pair}, shift", median(walsh), ratio["shift"])
             floors = []
-            for who in (over, under):
+            for who in () if name.startswith("scale.") else (over, under):
                 logs_aa = paired(values(name, who, "main"), values(name, who, "twin"))
                 ends = interval(logs_aa)
                 if ends:

@@ -15,6 +15,7 @@ something, 125 if hv itself failed, 130 if it was interrupted.
 
 Example: hv compare --kernel vmlinux --out report rootfs.img
          hv compare --quick rootfs.img -- ./my-program --once
+         hv compare --quick --scale --kinds process,ctr rootfs.img
          hv compare --replay report/report.json
          hv compare before.json after.json --fail-if-slower 5%";
 
@@ -39,6 +40,9 @@ pub struct CompareArgs {
     /// Seconds that --paper may take
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, requires = "paper")]
     pub budget: u64,
+    /// Also start sandboxes beside each other, and at once: what each further one costs (part of --paper)
+    #[arg(long)]
+    pub scale: bool,
     /// Kinds to launch, in the order of the columns
     #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "process,ctr,vm", value_parser = parse_kind)]
     pub kinds: Vec<Kind>,

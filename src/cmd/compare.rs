@@ -11,9 +11,12 @@ use hv_common::cgroup::Layout;
 
 use crate::backend;
 use crate::cli::CompareArgs;
-use crate::compare::measure::{self, Interrupts, Until};
+use crate::compare::measure::{self, Interrupts, Measured, Until};
 use crate::compare::report::{csv, difference, file, html, text};
-use crate::compare::{Contender, Host, REPORT_VERSION, Report, Role, Schedule, Setup, against, launch};
+use crate::compare::scale::run::Extent;
+use crate::compare::{
+    Contender, Host, REPORT_VERSION, Report, Role, Scale, Schedule, Setup, against, launch, scale,
+};
 use crate::error::{self, Failure, Result};
 
 /// Counted blocks by default, with `--quick`, and at most with `--paper`.
@@ -64,6 +67,11 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
     let image = image
         .canonicalize()
         .map_err(|source| Failure::new(format!("cannot open image {}", image.display()), source))?;
+    if args.scale && !args.command.is_empty() {
+        return Err(Failure::refused(
+            "--scale keeps sandboxes idle, which a command of your own may not be: leave out `-- CMD` or --scale",
+        ));
+    }
     let (contenders, skipped) = usable(&args.kinds);
     if contenders.is_empty() {
         let reasons: Vec<String> = skipped.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
@@ -77,7 +85,14 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
     let schedule = schedule(args, &contenders, !setup.files.is_empty());
     let until = if args.paper { Until::Precise(Duration::from_secs(args.budget)) } else { Until::Done };
     let measured = measure::measure(&setup, &schedule, until, &interrupts, progress(schedule.launches()));
+    let beside = beside(args, &setup, &contenders, &measured, schedule.seed, &interrupts);
     finish_progress();
+    let (scale, cut_short) = beside.map_or((None, false), |(scale, cut_short)| (Some(scale), cut_short));
+    let stopped = if cut_short {
+        "interrupted: partial, not all sandboxes were started beside each other".into()
+    } else {
+        measured.stopped
+    };
     let report = Report {
         version: REPORT_VERSION,
         hv: env!("CARGO_PKG_VERSION").into(),
@@ -93,14 +108,39 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
         seed: schedule.seed,
         runs: measured.runs,
         warm_up: schedule.warm_up,
-        stopped: measured.stopped,
+        stopped,
         contenders,
         skipped,
         samples: measured.samples,
+        scale,
     };
     show(args, &report)?;
-    let failed = report.samples.iter().any(|sample| sample.failure.is_some());
-    Ok(if measured.interrupted { INTERRUPTED } else { u8::from(failed) })
+    let rounds = report.scale.iter().flat_map(|scale| &scale.rounds);
+    let failed =
+        report.samples.iter().map(|sample| &sample.failure).chain(rounds.map(|round| &round.failure));
+    let failed = failed.into_iter().any(Option::is_some);
+    Ok(if measured.interrupted || cut_short { INTERRUPTED } else { u8::from(failed) })
+}
+
+/// Sandboxes beside each other, if they were asked for; true beside it when that was interrupted.
+fn beside(
+    args: &CompareArgs,
+    setup: &Setup,
+    contenders: &[Contender],
+    measured: &Measured,
+    seed: u64,
+    interrupts: &Interrupts,
+) -> Option<(Scale, bool)> {
+    if !(args.scale || args.paper && args.command.is_empty()) || measured.interrupted {
+        return None;
+    }
+    let extent = match (args.quick, args.paper) {
+        (true, _) => Extent { rounds: 3, resident: 4, at_once: 4 },
+        (_, true) => Extent { rounds: 11, resident: 8, at_once: 8 },
+        _ => Extent { rounds: 5, resident: 8, at_once: 8 },
+    };
+    let rounds = extent.rounds * contenders.len();
+    Some(scale::run::measure(setup, contenders, extent, seed, interrupts, progress(rounds)))
 }
 
 fn schedule(args: &CompareArgs, contenders: &[Contender], cold: bool) -> Schedule {
@@ -129,6 +169,9 @@ fn show(args: &CompareArgs, report: &Report) -> Result<()> {
             .map_err(|source| Failure::new(format!("cannot make {}", dir.display()), source))?;
         file::write(report, &dir.join("report.json"))?;
         file::place(csv::render(report).as_bytes(), &dir.join("report.csv"))?;
+        if let Some(scale) = &report.scale {
+            file::place(csv::scale(scale).as_bytes(), &dir.join("scale.csv"))?;
+        }
         file::place(html::render(report).as_bytes(), &dir.join("report.html"))?;
     }
     print(&text::render(report))

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use hv_common::{Kind, Phase};
 
 use super::memory::Ledger;
+use super::scale::{Round, Start, Step};
 use super::stats::Random;
-use super::{Contender, Host, REPORT_VERSION, Report, Role, Sample, Schedule};
+use super::{Contender, Host, REPORT_VERSION, Report, Role, Sample, Scale, Schedule};
 
 /// Milliseconds from one phase to the next, for each kind, in the order of the phases.
 const STEPS: [(Kind, [f64; 7]); 3] = [
@@ -55,7 +56,42 @@ pub fn report(runs: usize) -> Report {
         contenders,
         skipped: BTreeMap::new(),
         samples,
+        scale: None,
     }
+}
+
+/// A comparison with so many rounds of sandboxes beside each other, too.
+pub fn with_scale(rounds: usize) -> Report {
+    let mut report = report(rounds);
+    let mut random = Random::new(8, "rounds");
+    let mut near = |value: f64| (value * (0.02 * random.normal()).exp()) as u64;
+    let mut all = Vec::new();
+    for round in 0..rounds {
+        for (kind, steps) in STEPS {
+            let (start, each) = (steps.iter().sum::<f64>() * 1e6, steps[2] * 1e6 + 5e5);
+            let mut took = |slower: f64| Start { asked: 10, first_byte: 10 + near(start * slower) };
+            let begin =
+                (0..8).map(|running| (running, took(1.0 + 0.02 * f64::from(running)))).collect::<Vec<_>>();
+            let burst = (0..8).map(|_| took(3.0)).collect();
+            let mut held = 0;
+            let mut step = |(running, start): (i32, Start)| {
+                held += near(each);
+                let rss = Some(held + u64::from(running.unsigned_abs() + 1) * 2_000_000);
+                Step { start, pss: Some(held + 2_000_000), rss, available: Some((8 << 30) - held) }
+            };
+            let steps = begin.into_iter().map(&mut step).collect();
+            all.push(Round {
+                round,
+                kind: kind.into(),
+                available: Some(8 << 30),
+                steps,
+                burst,
+                failure: None,
+            });
+        }
+    }
+    report.scale = Some(Scale { resident: 8, at_once: 8, rounds: all });
+    report
 }
 
 fn fill(sample: &mut Sample, clock: &mut u64, factor: f64, random: &mut Random) {

@@ -6,6 +6,8 @@ use hv_common::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{Row, SECTIONS, Unit};
+use super::scale::Scale;
+use super::scale::values::{VALUES, Value};
 use super::stats::{Estimate, Paired, Random, differs, noise_floor, rank_correlation};
 use super::{Contender, Report, Role, Sample};
 
@@ -35,7 +37,13 @@ pub struct Figure {
     pub of: BTreeMap<Contender, Estimate>,
     /// How they stand to each other, by `vm/ctr` and the like.
     pub ratios: BTreeMap<String, Comparison>,
+    /// Why there is no ratio where both have values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub no_ratio: BTreeMap<String, String>,
 }
+
+/// Values by block.
+type Series = BTreeMap<usize, f64>;
 
 /// One contender over another.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -49,61 +57,96 @@ pub struct Comparison {
     pub differs: bool,
 }
 
-/// All figures of `report`, in the order of the rows; the cold start after them.
+/// All figures of `report`, in the order of the rows; the cold start after them, then those of sandboxes beside
+/// each other.
 pub fn all(report: &Report) -> Vec<Figure> {
     let rows = SECTIONS.iter().flat_map(|section| section.rows);
-    let mut figures: Vec<Figure> = rows.map(|row| figure(report, row, Role::Main)).collect();
+    let mut figures: Vec<Figure> = rows.map(|row| of_row(report, row, Role::Main)).collect();
     let ready = SECTIONS.iter().flat_map(|section| section.rows).find(|row| row.id == "start.ready");
     figures.extend(ready.map(|row| Figure {
         id: "start.ready-cold".into(),
         label: "ask to 1st, cold".into(),
-        ..figure(report, row, Role::Cold)
+        ..of_row(report, row, Role::Cold)
     }));
+    figures.extend(
+        report.scale.iter().flat_map(|scale| VALUES.iter().map(|value| of_rounds(report, scale, value))),
+    );
     figures
 }
 
-fn figure(report: &Report, row: &Row, role: Role) -> Figure {
-    let samples = |who: &Contender| -> Vec<f64> { report.counted(who, role).filter_map(row.of).collect() };
-    let of = report
-        .contenders
-        .iter()
-        .filter_map(|who| Some((who.clone(), Estimate::of(&samples(who))?)))
-        .collect();
-    let ratios = RATIOS
-        .into_iter()
-        .filter_map(|(over, under)| {
-            let name = format!("{over}/{under}");
-            let comparison = compare(report, row, role, (&over.into(), &under.into()), &name)?;
-            Some((name, comparison))
-        })
-        .collect();
-    Figure { id: row.id.into(), label: row.label.into(), unit: row.unit, of, ratios }
-}
-
-/// The generator of one cell: `start.ready/vm`, `start.ready/vm/ctr`, `start.ready/vm/twin`.
-fn random(report: &Report, row: &Row, what: &str, role: Role) -> Random {
+fn of_row(report: &Report, row: &Row, role: Role) -> Figure {
     let id = if role == Role::Cold { format!("{}-cold", row.id) } else { row.id.to_owned() };
-    Random::new(report.seed, &format!("{id}/{what}"))
+    let series = |who: &Contender| by_block(report, row, who, role);
+    let floor = |who: &Contender| floor(report, row, who);
+    let figure = Figure { label: row.label.into(), ..Figure::new(report, &id, row.unit, series, floor) };
+    Figure { id: row.id.into(), ..figure }
 }
 
-fn compare(
-    report: &Report,
-    row: &Row,
-    role: Role,
-    (over, under): (&Contender, &Contender),
-    name: &str,
-) -> Option<Comparison> {
-    let (of_over, of_under) = (by_block(report, row, over, role), by_block(report, row, under, role));
+/// No two rounds of one contender are made alike within one block: what cannot be told apart is not known.
+fn of_rounds(report: &Report, scale: &Scale, value: &Value) -> Figure {
+    let series = |who: &Contender| {
+        scale.counted(who).filter_map(|round| Some((round.round, (value.of)(round)?))).collect()
+    };
+    Figure { label: value.label.into(), ..Figure::new(report, value.id, value.unit, series, |_| None) }
+}
+
+impl Figure {
+    /// What `series` of each contender say, one value a block, and the ratios of two.
+    fn new(
+        report: &Report,
+        id: &str,
+        unit: Unit,
+        series: impl Fn(&Contender) -> Series,
+        floor: impl Fn(&Contender) -> Option<f64>,
+    ) -> Figure {
+        let all: BTreeMap<&Contender, Series> =
+            report.contenders.iter().map(|who| (who, series(who))).collect();
+        let estimate = |values: &Series| Estimate::of(&values.values().copied().collect::<Vec<f64>>());
+        let of = all.iter().filter_map(|(who, values)| Some(((*who).clone(), estimate(values)?))).collect();
+        let mut figure = Figure {
+            id: id.into(),
+            label: id.into(),
+            unit,
+            of,
+            ratios: BTreeMap::new(),
+            no_ratio: BTreeMap::new(),
+        };
+        for (over, under) in RATIOS {
+            let (over, under) = (Contender::from(over), Contender::from(under));
+            let (Some(one), Some(other)) = (all.get(&over), all.get(&under)) else { continue };
+            let name = format!("{over}/{under}");
+            // The generator of one cell: `start.ready/vm/ctr`.
+            let random = Random::new(report.seed, &format!("{id}/{name}"));
+            match compare(one, other, random) {
+                Some(Ok(paired)) => {
+                    let floor = [floor(&over), floor(&under)].into_iter().flatten().reduce(f64::max);
+                    let differs = differs(paired.ratio, paired.interval, floor.unwrap_or(0.0));
+                    figure.ratios.insert(name, Comparison { paired, floor, differs });
+                }
+                Some(Err(why)) => drop(figure.no_ratio.insert(name, why)),
+                None => {}
+            }
+        }
+        figure
+    }
+}
+
+/// A ratio from the blocks that have both; None when none has, and the reason when too few have one: where a figure is
+/// often zero or less, those few are not like the others.
+fn compare(over: &Series, under: &Series, mut random: Random) -> Option<Result<Paired, String>> {
     let pairs: Vec<_> =
-        of_over.iter().map(|(block, value)| (Some(*value), of_under.get(block).copied())).collect();
-    let paired = Paired::of(&pairs, &mut random(report, row, name, role))?;
-    let floors = [over, under].map(|who| floor(report, row, who));
-    let floor = floors.into_iter().flatten().reduce(f64::max);
-    let differs = differs(paired.ratio, paired.interval, floor.unwrap_or(0.0));
-    Some(Comparison { paired, floor, differs })
+        over.iter().filter_map(|(block, value)| Some((Some(*value), Some(*under.get(block)?)))).collect();
+    let positive = pairs.iter().filter(|(one, other)| *one > Some(0.0) && *other > Some(0.0)).count();
+    if pairs.is_empty() {
+        return None;
+    }
+    if positive * 10 < pairs.len() * 9 {
+        return Some(Err(format!("{positive} of {} blocks have both values above zero", pairs.len())));
+    }
+    Paired::of(&pairs, &mut random).map(Ok)
 }
 
-fn by_block(report: &Report, row: &Row, who: &Contender, role: Role) -> BTreeMap<usize, f64> {
+fn by_block(report: &Report, row: &Row, who: &Contender, role: Role) -> Series {
     report.counted(who, role).filter_map(|sample| Some((sample.block, (row.of)(sample)?))).collect()
 }
 
@@ -111,7 +154,8 @@ fn by_block(report: &Report, row: &Row, who: &Contender, role: Role) -> BTreeMap
 pub fn floor(report: &Report, row: &Row, who: &Contender) -> Option<f64> {
     let (one, twin) = (by_block(report, row, who, Role::Main), by_block(report, row, who, Role::Twin));
     let pairs: Vec<_> = twin.iter().map(|(block, value)| (one.get(block).copied(), Some(*value))).collect();
-    noise_floor(&Paired::of(&pairs, &mut random(report, row, &format!("{who}/twin"), Role::Main))?)
+    let mut random = Random::new(report.seed, &format!("{}/{who}/twin", row.id));
+    noise_floor(&Paired::of(&pairs, &mut random)?)
 }
 
 /// How the time until the first byte went with the order of the launches; see [`rank_correlation`].
@@ -147,6 +191,33 @@ mod tests {
         let of = |report: &Report| all(report).into_iter().find(|f| f.id == "start.ready").unwrap();
         let ctr = Contender::from(Kind::Ctr);
         assert_eq!(of(&report).of[&ctr], of(&fewer).of[&ctr]);
+    }
+
+    #[test]
+    fn a_figure_that_is_often_negative_has_no_ratio_but_a_reason() {
+        let mut report = example::report(10);
+        let ctr = Contender::from(Kind::Ctr);
+        for sample in report.samples.iter_mut().filter(|sample| sample.kind == ctr && sample.block > 3) {
+            sample.memory.cgroup = Some(0);
+        }
+        let residual = all(&report).into_iter().find(|figure| figure.id == "memory.residual").unwrap();
+        assert!(residual.ratios.is_empty(), "{residual:?}");
+        assert_eq!(residual.no_ratio["vm/ctr"], "3 of 10 blocks have both values above zero");
+        assert!(residual.of.contains_key(&ctr));
+    }
+
+    #[test]
+    fn rounds_give_figures_and_ratios_of_their_own() {
+        let report = example::with_scale(5);
+        let figures = all(&report);
+        let further = figures.iter().find(|figure| figure.id == "scale.further").unwrap();
+        assert_eq!(further.of[&Contender::from(Kind::Vm)].n, 5);
+        let ratio = &further.ratios["vm/ctr"];
+        assert!(
+            ratio.differs && ratio.floor.is_none() && (5.5..6.5).contains(&ratio.paired.ratio),
+            "{ratio:?}"
+        );
+        assert!(all(&example::report(5)).iter().all(|figure| !figure.id.starts_with("scale.")));
     }
 
     #[test]

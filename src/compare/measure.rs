@@ -53,7 +53,8 @@ impl Interrupts {
             .map_err(|errno| Failure::new("cannot take over the signals", errno))
     }
 
-    fn arrived(&self) -> bool {
+    /// True once for each that came.
+    pub fn arrived(&self) -> bool {
         matches!(self.0.read_signal(), Ok(Some(_)))
     }
 }

@@ -53,7 +53,7 @@ pub fn read(monitor: i32, id: &Id, kind: Kind) -> Ledger {
         ledger.guest = note(&mut ledger.gaps, "guest memory", members.guest());
     }
     let mut others =
-        note(&mut ledger.gaps, "the list of processes", descendants(monitor)).unwrap_or_default();
+        note(&mut ledger.gaps, "the list of processes", descendants(&[monitor])).unwrap_or_default();
     others.retain(|pid| Some(*pid) != holder);
     let processes = others.iter().map(|pid| members.own(*pid)).sum::<io::Result<u64>>();
     ledger.processes = note(&mut ledger.gaps, "the processes' memory", processes);
@@ -120,8 +120,36 @@ fn note<T>(gaps: &mut Vec<String>, what: &str, result: io::Result<T>) -> Option<
     result.map_err(|error| gaps.push(format!("{what}: {error}"))).ok()
 }
 
-/// All processes below `ancestor`, whatever namespace they are in.
-fn descendants(ancestor: i32) -> io::Result<BTreeSet<i32>> {
+/// What all of `monitors` and the processes below them hold together, guest memory included; a process that ends
+/// meanwhile holds nothing.
+///
+/// # Errors
+/// /proc cannot be read, or a process may not be looked at.
+pub fn together(monitors: &[i32]) -> io::Result<procfs::Memory> {
+    let mut all = descendants(monitors)?;
+    all.extend(monitors);
+    let mut sum = procfs::Memory::default();
+    for pid in all {
+        match procfs::memory(pid) {
+            Ok(memory) => {
+                sum.rss = sum.rss.saturating_add(memory.rss);
+                sum.pss = sum.pss.saturating_add(memory.pss);
+                sum.private = sum.private.saturating_add(memory.private);
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sum)
+}
+
+/// What the kernel says it could give to somebody new (`MemAvailable`), in bytes.
+pub fn available() -> Option<u64> {
+    procfs::parse_size(&procfs::read_text("/proc/meminfo").ok()?, "MemAvailable")
+}
+
+/// All processes below `ancestors`, whatever namespace they are in.
+fn descendants(ancestors: &[i32]) -> io::Result<BTreeSet<i32>> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
@@ -132,7 +160,7 @@ fn descendants(ancestor: i32) -> io::Result<BTreeSet<i32>> {
         parents.extend(parent(&stat).map(|parent| (pid, parent)));
     }
     let mut found = BTreeSet::new();
-    let mut edge = vec![ancestor];
+    let mut edge = ancestors.to_vec();
     while let Some(parent) = edge.pop() {
         let children = parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid);
         edge.extend(children.filter(|pid| found.insert(*pid)));
@@ -168,7 +196,7 @@ mod tests {
     fn children_are_found_below_their_parent() {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
-        let found = descendants(std::process::id() as i32).unwrap();
+        let found = descendants(&[std::process::id() as i32]).unwrap();
         assert!(found.contains(&(child.id() as i32)));
         drop(child.stdin.take());
         child.wait().unwrap();

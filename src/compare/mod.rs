@@ -1,8 +1,10 @@
 //! One image as a bare process, as a container and as a microVM, measured alike.
 //!
 //! # Layout
-//! - [`contender`], [`schedule`]: who is launched, and when (pure); [`launch`]: one launch, timed from outside;
-//!   [`measure`]: all of them; [`enclosure`]: the cgroup that a microVM is measured in; [`cold`]: out of the page cache with it;
+//! - [`contender`], [`schedule`]: who is launched, and when (pure); [`sandbox`]: what is started and ended;
+//!   [`launch`]: one launch, timed from outside; [`measure`]: all of them; [`enclosure`]: the cgroup that a microVM is
+//!   measured in; [`cold`]: out of the page cache with it;
+//! - [`scale`]: sandboxes beside each other, and many at once;
 //! - [`sample`]: what it gave; [`memory`]: the ledger; [`host`]: where it was;
 //! - [`rows`]: which figures are shown and what they mean; [`stats`]: medians and ratios (pure);
 //!   [`figures`]: those of one report (pure); [`against`]: of two (pure);
@@ -22,6 +24,8 @@ pub mod memory;
 pub mod report;
 pub mod rows;
 pub mod sample;
+pub mod sandbox;
+pub mod scale;
 pub mod schedule;
 pub mod stats;
 
@@ -32,7 +36,9 @@ use serde::{Deserialize, Serialize};
 pub use contender::Contender;
 pub use host::Host;
 pub use launch::Setup;
+pub use memory::Ledger;
 pub use sample::Sample;
+pub use scale::Scale;
 pub use schedule::{Launch, Role, Schedule};
 
 /// Version of [`Report`] as JSON. Version 1 had neither roles nor figures; it is still read.
@@ -73,6 +79,9 @@ pub struct Report {
     pub skipped: BTreeMap<Contender, String>,
     /// Every launch, the warm-up too.
     pub samples: Vec<Sample>,
+    /// Sandboxes beside each other, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
 }
 
 fn one() -> usize {

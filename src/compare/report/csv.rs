@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::compare::Report;
 use crate::compare::rows::SECTIONS;
+use crate::compare::scale::{Round, Scale, Start, Step};
 
 /// The report's samples: who, why, where in the order, every figure in its unit (nanoseconds, bytes, counts),
 /// and the failure. A figure that was not measured is an empty field (RFC 4180).
@@ -31,6 +32,31 @@ pub fn render(report: &Report) -> String {
     out
 }
 
+/// Sandboxes beside each other: a line for each start, with how many ran before it and what all held after it.
+pub fn scale(scale: &Scale) -> String {
+    let mut out = String::from("kind,round,how,running,asked,first_byte,pss,rss,available,failure\r\n");
+    for round in &scale.rounds {
+        let failure = quoted(round.failure.as_deref().unwrap_or_default());
+        let Round { kind, round: number, .. } = round;
+        let known = |value: Option<u64>| value.map_or(String::new(), |value| value.to_string());
+        if round.steps.is_empty() {
+            let _ = write!(out, "{kind},{number},one-by-one,0,,,,,{},{failure}\r\n", known(round.available));
+        }
+        for (running, Step { start, pss, rss, available }) in round.steps.iter().enumerate() {
+            let memory = [pss, rss, available].map(|value| known(*value)).join(",");
+            let Start { asked, first_byte } = start;
+            let _ = write!(
+                out,
+                "{kind},{number},one-by-one,{running},{asked},{first_byte},{memory},{failure}\r\n"
+            );
+        }
+        for Start { asked, first_byte } in &round.burst {
+            let _ = write!(out, "{kind},{number},at-once,,{asked},{first_byte},,,,{failure}\r\n");
+        }
+    }
+    out
+}
+
 /// In quotation marks, and with a leading apostrophe where a spreadsheet would calculate instead of show.
 fn quoted(text: &str) -> String {
     if text.is_empty() {
@@ -54,6 +80,16 @@ mod tests {
         let fields = lines[0].split(',').count();
         assert!(lines.iter().all(|line| line.split(',').count() == fields), "{text}");
         assert!(lines[0].contains("start.ready") && text.contains(",twin,"));
+    }
+
+    #[test]
+    fn every_start_beside_others_is_a_line_with_all_fields() {
+        let mut rounds = example::with_scale(2).scale.unwrap();
+        rounds.rounds[0].steps.clear();
+        let text = scale(&rounds);
+        let lines: Vec<&str> = text.split_terminator("\r\n").collect();
+        assert_eq!(lines.len(), 1 + 2 * 3 * 16 - 8 + 1);
+        assert!(lines.iter().all(|line| line.split(',').count() == 10), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::figures::{self, Figure};
-use crate::compare::{REPORT_VERSION, Report};
+use crate::compare::{REPORT_VERSION, Report, Scale};
 use crate::error::{Failure, Result};
 
 /// The largest file that is read, in bytes.
@@ -91,11 +91,19 @@ fn parse(text: &[u8]) -> std::result::Result<Report, String> {
     if report.contenders.is_empty() || report.contenders.len() > CONTENDERS_LIMIT {
         return Err("names no contender, or too many".into());
     }
+    if report.scale.iter().any(|scale| starts(scale) > SAMPLES_LIMIT) {
+        return Err("has more rounds or starts than a report can have".into());
+    }
     if let Some(sample) = report.samples.iter().find(|sample| sample.block >= blocks) {
         return Err(format!("has a sample of block {}, and only {blocks} blocks", sample.block));
     }
     clean_all(&mut report);
     Ok(report)
+}
+
+/// Starts of all rounds, and the rounds.
+fn starts(scale: &Scale) -> usize {
+    scale.rounds.iter().map(|round| 1 + round.steps.len() + round.burst.len()).sum()
 }
 
 fn clean_all(report: &mut Report) {
@@ -108,8 +116,10 @@ fn clean_all(report: &mut Report) {
         .samples
         .iter_mut()
         .flat_map(|sample| sample.failure.iter_mut().chain(sample.memory.gaps.iter_mut()));
+    let of_rounds = report.scale.iter_mut().flat_map(|scale| &mut scale.rounds);
+    let of_rounds = of_rounds.flat_map(|round| &mut round.failure);
     let all = words.into_iter().chain(of_host).chain(&mut host.stamps).chain(&mut report.guest_kernel);
-    all.chain(skipped).chain(of_samples).for_each(|word| *word = clean(word));
+    all.chain(skipped).chain(of_samples).chain(of_rounds).for_each(|word| *word = clean(word));
     let settings = std::mem::take(&mut host.settings);
     host.settings = settings.iter().map(|(name, value)| (clean(name), clean(value))).collect();
     for sample in &mut report.samples {

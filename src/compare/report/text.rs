@@ -5,20 +5,21 @@ use std::fmt::Write;
 
 use hv_common::Kind;
 
+use super::{absent, beside};
 use crate::compare::figures::{self, Comparison, Figure};
 use crate::compare::rows::{SECTIONS, Unit};
 use crate::compare::sample::TOTAL;
 use crate::compare::stats::{DRIFT, Estimate, median};
 use crate::compare::{Contender, Host, Report, Role, Sample};
 
-const WIDTH: usize = 80;
+pub(super) const WIDTH: usize = 80;
 const INDENT: usize = 8;
-const LABEL: usize = 19;
+pub(super) const LABEL: usize = 19;
 /// At least so wide is the column of ratios.
-const RATIO: usize = 7;
+pub(super) const RATIO: usize = 7;
 
 /// Columns that fit beside the labels; others have a table of their own.
-const COLUMNS: usize = 3;
+pub(super) const COLUMNS: usize = 3;
 
 /// The report as a table.
 pub fn render(report: &Report) -> String {
@@ -30,8 +31,9 @@ pub fn render(report: &Report) -> String {
     for (number, columns) in report.contenders.chunks(COLUMNS).enumerate() {
         table(&mut out, report, &figures, columns, ratio.as_deref().filter(|_| number == 0));
     }
+    beside::render(&mut out, report, &figures);
     exits(&mut out, report);
-    reasons(&mut out, report);
+    absent::render(&mut out, report, &figures);
     footer(&mut out, report, &figures);
     out
 }
@@ -124,7 +126,8 @@ fn short_name(name: &str) -> String {
     name.replace("process", "proc")
 }
 
-fn line(
+/// One figure of all `columns`, with the ratio named `ratio` at the end.
+pub(super) fn line(
     out: &mut String,
     figure: &Figure,
     columns: &[Contender],
@@ -221,27 +224,9 @@ fn exits(out: &mut String, report: &Report) {
     }
 }
 
-/// What could not be measured, and why: each reason once.
-fn reasons(out: &mut String, report: &Report) {
-    let mut seen = std::collections::BTreeMap::<String, usize>::new();
-    for sample in &report.samples {
-        let gaps = sample.memory.gaps.iter().cloned();
-        let failure = sample.failure.iter().map(|why| format!("launch failed: {why}"));
-        for why in gaps.chain(failure) {
-            *seen.entry(format!("{}: {why}", sample.kind)).or_default() += 1;
-        }
-    }
-    for (why, times) in
-        seen.into_iter().chain(report.skipped.iter().map(|(kind, why)| (format!("{kind}: {why}"), 0)))
-    {
-        let times = if times == 0 { String::new() } else { format!(" ({times} times)") };
-        entry(out, "absent", &format!("{why}{times}"));
-    }
-}
-
 fn footer(out: &mut String, report: &Report, figures: &[Figure]) {
     let main = |who: &Contender| report.counted(who, Role::Main).count();
-    for figure in figures {
+    for figure in figures.iter().filter(|figure| !figure.id.starts_with("scale.")) {
         for (who, estimate) in figure.of.iter().filter(|_| figure.id != "start.ready-cold") {
             if estimate.n < main(who) {
                 entry(

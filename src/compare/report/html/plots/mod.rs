@@ -4,6 +4,7 @@ mod boundary;
 mod distribution;
 mod ledger;
 mod phases;
+mod scaling;
 mod trade;
 
 use super::table;
@@ -28,7 +29,8 @@ type Draw = fn(&Report, &[Figure]) -> Option<Plot>;
 
 /// All plots that the report has samples for.
 pub fn all(report: &Report, figures: &[Figure]) -> Vec<Plot> {
-    let draw: [Draw; 5] = [phases::draw, distribution::draw, ledger::draw, boundary::draw, trade::draw];
+    let draw: [Draw; 6] =
+        [phases::draw, distribution::draw, ledger::draw, scaling::draw, boundary::draw, trade::draw];
     draw.iter().filter_map(|draw| draw(report, figures)).collect()
 }
 
