@@ -81,7 +81,7 @@ pub enum Verb {
     #[command(subcommand, after_help = KERNEL_EXAMPLES)]
     Kernel(KernelVerb),
     /// Be an OCI runtime, for podman, docker and containerd (also as a program named hv-oci)
-    #[command(hide = true, after_help = OCI_EXAMPLES)]
+    #[command(after_help = OCI_EXAMPLES)]
     Oci(Box<oci::OciArgs>),
     /// Print a completion script for a shell
     #[command(after_help = "Example: hv completions bash > ~/.local/share/bash-completion/completions/hv")]
@@ -118,10 +118,12 @@ const KERNEL_EXAMPLES: &str = "\
 Example: hv kernel install
          hv kernel add bzImage --modules /lib/modules/6.1.0 --name mine";
 const OCI_EXAMPLES: &str = "\
+A link to hv named hv-oci is this verb, one named hv-oci-vm is `hv oci --isolation vm`: give engines such a link.
 docs/oci.md has the table of what is honoured.
 
-Example: hv oci spec && hv oci run --bundle . mine
-         podman --runtime /usr/bin/hv-oci run alpine true";
+Example: hv oci spec && hv oci run mine
+         ln -s hv /usr/bin/hv-oci && podman --runtime /usr/bin/hv-oci run alpine true
+         ctr run --runc-binary /usr/bin/hv-oci-vm docker.io/library/alpine:latest mine true";
 const CHECK_EXAMPLES: &str = "\
 Exit status: 0 if both kinds can run, 1 if only containers can, 2 if only
 microVMs can, 3 if neither can.

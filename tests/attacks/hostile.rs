@@ -217,7 +217,10 @@ impl Hostile {
             let mut spec = self.hv(way, &["oci", "spec", "--bundle"]);
             spec.arg(dir.path()).args((!way.rooted).then_some("--rootless"));
             finish(spec, b"").expect(0);
-            serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap()
+            let mut found: Value =
+                serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+            found["process"]["terminal"] = json!(false);
+            found
         };
         TEMPLATES[usize::from(way.rooted)].get_or_init(make).clone()
     }

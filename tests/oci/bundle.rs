@@ -49,6 +49,7 @@ impl Bundle {
             serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap();
         config["root"] = json!({"path": image::directory(), "readonly": true});
         config["process"]["args"] = json!(["sh", "-c", script]);
+        config["process"]["terminal"] = json!(false);
         config["linux"]["cgroupsPath"] = json!(format!("/hv-test/{id}"));
         Bundle { dir, id, config, globals: Vec::new() }
     }

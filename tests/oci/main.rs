@@ -5,9 +5,11 @@
 mod support;
 
 mod bundle;
+mod clients;
 mod vm;
 
 mod ctr {
+    mod front;
     mod lifecycle;
     mod notify;
     mod process;

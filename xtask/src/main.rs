@@ -5,6 +5,7 @@
 mod apt;
 mod bench;
 mod cache;
+mod clients;
 mod demo;
 mod fuzz;
 mod hostile;
@@ -67,6 +68,8 @@ enum Task {
     },
     /// Feed what somebody else chooses (queues, registers, packets, kernels, requests, arguments) to hv's readers
     Fuzz(fuzz::FuzzArgs),
+    /// Let podman, containerd and docker, from Debian's packages, use hv as their OCI runtime
+    Clients(clients::ClientsArgs),
     /// Measure hv against other monitors in the testbed's counting mode, those on PATH, and print the table
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -140,6 +143,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo { runs } => return demo::run(runs),
         Task::Test { fresh, all_combinations } => return test::run(fresh, all_combinations),
         Task::Fuzz(args) => return fuzz::run(&args),
+        Task::Clients(args) => return clients::run(&args),
         Task::Hostile { seconds, seed } => return hostile::run(seconds, seed),
         Task::Bench(what) => return bench::run(&what),
         Task::Testbed(args) => return run_in_testbed(args),

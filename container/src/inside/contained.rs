@@ -130,7 +130,12 @@ impl Contained<'_> {
             number(self.notify.as_ref()),
             number(opened.terminal.as_ref()),
         ];
-        sys::close_all_but(3 + self.inherited, &mut kept)
+        sys::close_all_but(3 + self.inherited, &mut kept)?;
+        // Callers read the pipes that they gave to `create` to their end, and would wait for the workload's.
+        match &opened.terminal {
+            Some(end) => hv_common::sys::exec::set_standard_streams([end.as_fd(); 3]),
+            None => Ok(()),
+        }
     }
 
     /// Waits until somebody starts the container; who that is, and what came with it.

@@ -7,8 +7,9 @@ use hv_common::cgroup::Group;
 use hv_common::procfs;
 use hv_container::oci::{self, Bundle, Creation, Facts, Listener};
 
+use super::foreground::Foreground;
 use super::store::{Held, Record, Status, Store};
-use super::{Fault, Result, console, log, seal, time, vm};
+use super::{Fault, Result, console, log, readiness, seal, time, vm};
 use crate::cli::oci::{CreateArgs, OciGlobals};
 
 /// A container that is made and held: its lock is ours.
@@ -33,14 +34,14 @@ pub fn run(store: &Store, globals: &OciGlobals, args: &CreateArgs) -> Result<u8>
     Ok(0)
 }
 
-/// Makes the container; with `waits`, another command will start it. `console` gets the terminal where
-/// no socket was named.
+/// Makes the container; with `waits`, another command will start it. `front` gets the terminal where no socket was
+/// named.
 pub fn make(
     store: &Store,
     globals: &OciGlobals,
     args: &CreateArgs,
     waits: bool,
-    console: Option<OwnedFd>,
+    front: Option<&mut Foreground>,
 ) -> Result<Made> {
     if args.no_pivot {
         return Err(Fault::new(
@@ -50,7 +51,7 @@ pub fn make(
     seal::ensure()?;
     let mut bundle = Bundle::open(&args.bundle)?;
     if let Some(boot) = vm::wanted(globals, &bundle.config)? {
-        return vm::make(store, args, &bundle, boot);
+        return vm::make(store, args, &bundle, boot, front);
     }
     let inherited = inherited(args.preserve_fds, &mut bundle);
     let facts = Facts::detect()?;
@@ -60,20 +61,15 @@ pub fn make(
         let names: Vec<String> = not_granted.into_iter().collect();
         log::warn(&format!("not granted, because hv does not have them: {}", names.join(", ")));
     }
-    let console = match (&args.console_socket, process.terminal) {
-        (Some(path), true) => Some(console::connect(path)?),
-        (Some(_), false) => {
-            return Err(Fault::new("--console-socket is for a process.terminal, and there is none"));
-        }
-        (None, true) if console.is_none() => {
-            return Err(Fault::new("process.terminal needs --console-socket, or `run` in the foreground"));
-        }
-        (None, _) => console,
-    };
+    let console = console::of(args.console_socket.as_deref(), process.terminal, front)?;
     let resources = bundle.config.linux.resources.clone().unwrap_or_default();
     let path = bundle.config.linux.cgroups_path.clone().filter(|path| !path.is_empty());
     let group = Group::at(&facts.layout, &path.unwrap_or_else(|| args.id.clone()), &resources)?;
     let held = store.create(&args.id)?;
+    if let Err(fault) = readiness::offer(&held.path, &mut bundle.config) {
+        let _ = held.remove();
+        return Err(fault);
+    }
     let record = Record {
         id: args.id.clone(),
         bundle: bundle.dir.clone(),

@@ -2,12 +2,14 @@
 
 use std::fs;
 
-use hv_container::oci::config::{Capabilities, Process};
+use hv_container::oci::config::{Capabilities, ConsoleSize, Process};
 use hv_container::oci::{self, Execution};
 
+use super::foreground::Foreground;
 use super::store::{Status, Store};
-use super::{Fault, Result, console, create, run as foreground, seal, vm};
+use super::{Fault, Result, console, create, seal, vm};
 use crate::cli::oci::ExecArgs;
+use crate::foreground::terminal;
 
 /// Executes.
 pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
@@ -28,13 +30,8 @@ pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
         }
     }
     let process = process(&args, record.config.process.clone().unwrap_or_default())?;
-    let console = match (&args.console_socket, process.terminal) {
-        (Some(path), true) => Some(console::connect(path)?),
-        (Some(_), false) => return Err(Fault::new("--console-socket is for a process with a terminal")),
-        (None, true) => return Err(Fault::new("a terminal needs --console-socket")),
-        (None, false) => None,
-    };
-    let signals = if args.detach { None } else { Some(foreground::take_signals()?) };
+    let mut front = if args.detach { None } else { Some(Foreground::take()?) };
+    let console = console::of(args.console_socket.as_deref(), process.terminal, front.as_mut())?;
     let (pid, pidfd) = oci::exec(Execution {
         container: record.pid,
         process: &process,
@@ -46,7 +43,17 @@ pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
     if let Some(file) = &args.pid_file {
         create::write_pid(file, pid)?;
     }
-    signals.map_or(Ok(0), |signals| foreground::wait(&pidfd, &signals))
+    let Some(mut front) = front else { return Ok(0) };
+    front.begin()?;
+    front.wait(&pidfd)
+}
+
+/// The size of the terminal that hv has: the process's is as large.
+fn own_size(args: &ExecArgs) -> Option<ConsoleSize> {
+    use std::io::IsTerminal;
+    let carried = args.tty && args.console_socket.is_none() && std::io::stdout().is_terminal();
+    let size = carried.then(terminal::size)?;
+    Some(ConsoleSize { height: size.rows, width: size.cols })
 }
 
 /// What is executed: the file's, or the container's own with what was typed.
@@ -58,7 +65,9 @@ fn process(args: &ExecArgs, own: Process) -> Result<Process> {
             oci::parse_process(&text)?
         }
         None if args.command.is_empty() => return Err(Fault::new("exec needs a command, or --process")),
-        None => Process { args: args.command.clone(), terminal: args.tty, console_size: None, ..own },
+        None => {
+            Process { args: args.command.clone(), terminal: args.tty, console_size: own_size(args), ..own }
+        }
     };
     process.terminal |= args.tty;
     if let Some(cwd) = &args.cwd {

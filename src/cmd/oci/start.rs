@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use hv_container::oci::{self, Conn, Moment};
 
+use super::readiness::Messenger;
 use super::store::{Held, Record, Status, Store};
 use super::{Fault, Result, vm};
 
@@ -21,12 +22,18 @@ pub fn run(store: &Store, id: &str) -> Result<u8> {
         vm::start(&held, &record)?;
         return Ok(0);
     }
+    let messenger = Messenger::of(&held.path)?;
     let Some(conn) = Conn::open(held.dir().as_fd())? else {
         // A `start` that was killed has said the word already.
         let _ = fs::remove_file(held.path.join(oci::GATE));
         return Err(Fault::new(format!("cannot start container {id:?}: it was started already")));
     };
     go(&held, &record, &conn)?;
+    // Other commands may work on it meanwhile.
+    drop(held);
+    if let (Some(messenger), Some(process)) = (messenger, record.process()) {
+        messenger.until_ready(&process, record.pid)?;
+    }
     Ok(0)
 }
 

@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::testbed::image::{make_disk, make_executable, release_codename};
-use crate::{apt, cache, progress};
+use crate::testbed::image::{self, make_disk, make_executable};
+use crate::{apt, cache};
 
 /// Counts up when the steps below change in a way that changes the result.
 const RECIPE: &str = "1";
@@ -57,22 +56,8 @@ fn bootstrap(dir: &Path) -> Result<()> {
         );
     }
     let root = dir.join("rootfs");
-    let mut bootstrap = Command::new("mmdebstrap");
-    bootstrap
-        .args(["--variant=minbase", "--mode=root", "--aptopt=Acquire::Languages \"none\""])
-        .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"])
-        .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
-        .arg(format!("--include={}", PACKAGES.join(",")))
-        .arg(release_codename()?)
-        .arg(&root);
-    progress::run(
-        "making the measurements' root file system",
-        &mut bootstrap,
-        &cache::root()?.join("bench.log"),
-    )?;
-    for name in ["var/cache/apt", "var/lib/apt/lists"] {
-        cache::remove_tree(&root.join(name))?;
-    }
+    let log = cache::root()?.join("bench.log");
+    image::bootstrap("making the measurements' root file system", &PACKAGES, &root, &log)?;
     for name in ["bench", "hv"] {
         fs::create_dir(root.join(name)).with_context(|| format!("create /{name}"))?;
     }

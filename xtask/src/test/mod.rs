@@ -21,7 +21,7 @@ use self::libtest::Tally;
 use self::programs::Program;
 use crate::progress::{Step, human, tail};
 use crate::testbed::image;
-use crate::{hv, kernel, rootfs, workspace};
+use crate::{clients, hv, kernel, rootfs, workspace};
 
 /// How much of a failed check's output is shown.
 const CHECK_TAIL_LINES: usize = 200;
@@ -62,6 +62,11 @@ pub fn run(fresh: bool, all_combinations: bool) -> Result<ExitCode> {
     let vm_runs_here = hv::vm_runs_here(&workspace::bin_dir("debug").join("hv"));
     if vm_runs_here {
         env.push(("HV_TEST_VM".to_owned(), "1".to_owned()));
+    }
+    // Where it cannot be made (not as root, and not yet there), their tests are skipped and say so.
+    match clients::root() {
+        Ok(dir) => env.push(("HV_TEST_CLIENTS".to_owned(), dir.display().to_string())),
+        Err(error) => eprintln!("clients: {error:#}"),
     }
     natively(&programs, vm_runs_here, &env, &mut tally)?;
     tally.add("doc", doc_tests()?);

@@ -109,15 +109,7 @@ fn build(dir: &Path, package: &str, version: &str) -> Result<()> {
     }
     let log = cache::root()?.join("testbed.log");
     let root = dir.join("rootfs");
-    let mut bootstrap = Command::new("mmdebstrap");
-    bootstrap
-        .args(["--variant=minbase", "--mode=root", "--aptopt=Acquire::Languages \"none\""])
-        .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"])
-        .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
-        .arg(format!("--include={}", GUEST_PACKAGES.join(",")))
-        .arg(release_codename()?)
-        .arg(&root);
-    progress::run("making the testbed's root file system", &mut bootstrap, &log)?;
+    bootstrap("making the testbed's root file system", &GUEST_PACKAGES, &root, &log)?;
 
     let unpacked = dir.join("kernel-package");
     apt::download_and_unpack(package, version, dir, &unpacked)?;
@@ -127,8 +119,6 @@ fn build(dir: &Path, package: &str, version: &str) -> Result<()> {
     let init = root.join("init");
     fs::write(&init, FIRST_INIT).with_context(|| format!("write {}", init.display()))?;
     make_executable(&init)?;
-    cache::remove_tree(&root.join("var/cache/apt"))?;
-    cache::remove_tree(&root.join("var/lib/apt/lists"))?;
 
     make_disk(&root, &dir.join("host.img"), SLACK_MIB, &log)?;
     fs::rename(root.join("boot").join(format!("vmlinuz-{release}")), dir.join("bzImage"))
@@ -136,6 +126,24 @@ fn build(dir: &Path, package: &str, version: &str) -> Result<()> {
     fs::rename(root.join("lib/modules").join(release), dir.join("modules")).context("keep the modules")?;
     cache::remove_tree(&unpacked)?;
     cache::remove_tree(&root)
+}
+
+/// Makes a minimal Debian system of this one's release at `root`, with `packages` and what they need.
+///
+/// # Errors
+/// This process is not root, or mmdebstrap failed.
+pub fn bootstrap(label: &str, packages: &[&str], root: &Path, log: &Path) -> Result<()> {
+    let mut bootstrap = Command::new("mmdebstrap");
+    bootstrap
+        .args(["--variant=minbase", "--mode=root", "--aptopt=Acquire::Languages \"none\""])
+        .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"])
+        .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
+        .arg(format!("--include={}", packages.join(",")))
+        .arg(release_codename()?)
+        .arg(root);
+    progress::run(label, &mut bootstrap, log)?;
+    cache::remove_tree(&root.join("var/cache/apt"))?;
+    cache::remove_tree(&root.join("var/lib/apt/lists"))
 }
 
 /// Puts the unpacked package's kernel and modules where an installed package has them.
@@ -189,7 +197,7 @@ fn tree_blocks(tree: &Path) -> Result<u64> {
 ///
 /// # Errors
 /// This is not Debian.
-pub fn release_codename() -> Result<String> {
+fn release_codename() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
     text.lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))

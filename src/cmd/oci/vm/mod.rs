@@ -25,6 +25,7 @@ use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
 
 use super::create::Made;
+use super::foreground::Foreground;
 use super::store::{Held, Record, Status, Store};
 use super::{Fault, Result, console, seal, time};
 use crate::cli::oci::{CreateArgs, OciGlobals};
@@ -58,21 +59,21 @@ pub fn wanted(globals: &OciGlobals, config: &Config) -> Result<Option<Boot>> {
 }
 
 /// Makes the monitor, which waits for [`start`].
-pub fn make(store: &Store, args: &CreateArgs, bundle: &Bundle, boot: Boot) -> Result<Made> {
+pub fn make(
+    store: &Store,
+    args: &CreateArgs,
+    bundle: &Bundle,
+    boot: Boot,
+    front: Option<&mut Foreground>,
+) -> Result<Made> {
     let config = &bundle.config;
     plan::check(config)?;
     if args.preserve_fds > 0 {
         return Err(Fault::new("--preserve-fds: descriptors of the host cannot be given to a VM's process"));
     }
     let terminal = config.process.as_ref().is_some_and(|process| process.terminal);
-    let streams = match (&args.console_socket, terminal) {
-        (Some(path), true) => Some(give_terminal(console::connect(path)?, config)?),
-        (None, true) => return Err(Fault::new("process.terminal needs --console-socket")),
-        (Some(_), false) => {
-            return Err(Fault::new("--console-socket is for a process.terminal, and there is none"));
-        }
-        (None, false) => None,
-    };
+    let streams = console::of(args.console_socket.as_deref(), terminal, front)?;
+    let streams = streams.map(|socket| give_terminal(socket, config)).transpose()?;
     let resources = of_the_monitor(config);
     let path = config.linux.cgroups_path.clone().filter(|path| !path.is_empty());
     let group = Group::at(&Facts::detect()?.layout, &path.unwrap_or_else(|| args.id.clone()), &resources)?;
