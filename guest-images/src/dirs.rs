@@ -43,6 +43,16 @@ impl Dirs {
         self.cache.join("scratch")
     }
 
+    /// Where images are kept: what [`crate::content::Store::of`] opens.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    /// Where the files are that images are started from: they can be made again.
+    pub fn startable(&self) -> PathBuf {
+        self.cache.join("images")
+    }
+
     /// Where kernels are installed.
     pub fn kernels(&self) -> PathBuf {
         self.data.join("kernels")

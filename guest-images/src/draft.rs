@@ -50,21 +50,47 @@ impl Draft {
         self.file.sync_all()?;
         let temporary = match self.name.take() {
             Some(temporary) => temporary,
-            None => {
-                let temporary = self.dir.join(temporary()?);
-                let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                rustix::fs::linkat(CWD, nameless, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)?;
-                temporary
-            }
+            None => link(&self.file, &self.dir)?,
         };
-        let renamed = std::fs::rename(&temporary, self.dir.join(name));
-        if renamed.is_err() {
-            let _ = std::fs::remove_file(&temporary);
+        rename(&temporary, &self.dir, name)
+    }
+}
+
+/// Gives a file that is in `dir` without a name a temporary one.
+fn link(file: &File, dir: &Path) -> io::Result<PathBuf> {
+    let temporary = dir.join(temporary()?);
+    let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, nameless, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)?;
+    Ok(temporary)
+}
+
+fn rename(temporary: &Path, dir: &Path, name: &str) -> io::Result<()> {
+    let renamed = std::fs::rename(temporary, dir.join(name));
+    if renamed.is_err() {
+        let _ = std::fs::remove_file(temporary);
+    }
+    renamed?;
+    File::open(dir)?.sync_all()?;
+    sweep(dir);
+    Ok(())
+}
+
+/// Gives what [`nameless`] has made in `dir` a name there; a file of that name is replaced in one step.
+pub(crate) fn adopt(file: &File, dir: &Path, name: &str) -> io::Result<()> {
+    match link(file, dir) {
+        Ok(temporary) => {
+            file.sync_all()?;
+            rename(&temporary, dir, name)
         }
-        renamed?;
-        File::open(&self.dir)?.sync_all()?;
-        sweep(&self.dir);
-        Ok(())
+        // Its name was removed, on a file system that knows no nameless files: it has none for good.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let draft = Draft::new(dir)?;
+            let mut source = file;
+            io::Seek::rewind(&mut source)?;
+            io::copy(&mut source, &mut draft.file())?;
+            draft.publish(name)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -122,6 +148,22 @@ mod tests {
         drop(Draft::new(dir.path()).unwrap());
         assert_eq!(std::fs::read(dir.path().join("name")).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_nameless_file_is_adopted_with_or_without_the_kernels_help() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = nameless(dir.path()).unwrap();
+        io::Write::write_all(&mut &file, b"whole").unwrap();
+        adopt(&file, dir.path(), "name").unwrap();
+        let path = dir.path().join("had-a-name");
+        let unlinked = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        io::Write::write_all(&mut &unlinked, b"other").unwrap();
+        adopt(&unlinked, dir.path(), "other").unwrap();
+        assert_eq!(std::fs::read(dir.path().join("name")).unwrap(), b"whole");
+        assert_eq!(std::fs::read(dir.path().join("other")).unwrap(), b"other");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

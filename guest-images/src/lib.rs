@@ -6,7 +6,7 @@
 //! - [`layer`]: tar streams, one over the other, become such a file.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
 //! - [`modules`]: which kernel modules a guest needs; [`initramfs`]: what a guest starts from.
-//! - [`store`]: kernels that are kept for a user.
+//! - [`content`]: the store of images; [`store`]: kernels that are kept for a user.
 //! - [`dirs`]: where hv keeps things for this user.
 //!
 //! Every file read here may have been made by somebody hostile: lengths and offsets are checked
@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod compression;
+pub mod content;
 pub mod dirs;
 mod draft;
 pub mod erofs;
