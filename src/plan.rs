@@ -2,10 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hv_common::landlock::Rule;
-use hv_common::{Id, Kind, Limits, Process, Spec, procfs};
+use hv_common::{Id, Kind, Limits, Process, Program, Spec, procfs};
 
 use crate::backend;
 use crate::cli::{MachineArgs, RunArgs, machine};
@@ -54,8 +54,10 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
     };
     backend::check_limits(kind, &limits)?;
     let interactive = typed.tty || (!typed.no_tty && terminal::is_interactive());
+    let (program, args) = program(typed.inject, typed.command);
     let process = Process {
-        args: typed.command,
+        args,
+        program,
         env: environment(&typed.env, interactive)?,
         cwd: check_workdir(typed.workdir)?,
         user: typed.user,
@@ -65,6 +67,15 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
     let image = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
     let root = hv_image::open(Path::new(&image), typed.rw)?;
     Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine })
+}
+
+/// What is executed, and with which arguments.
+fn program(injected: Option<PathBuf>, mut args: Vec<OsString>) -> (Program, Vec<OsString>) {
+    let Some(path) = injected else { return (Program::Image, args) };
+    if args.is_empty() {
+        args.push(path.file_name().unwrap_or(path.as_os_str()).to_owned());
+    }
+    (Program::Injected(path), args)
 }
 
 fn landlock(typed: &[OsString]) -> Result<Vec<Rule>> {

@@ -11,6 +11,7 @@
 //! - [`landlock`]: what a workload may do with which files.
 //! - [`starter`]: turns the current process into the workload.
 //! - [`wire`]: what the monitor and hv-init say to each other.
+//! - [`work`]: what hv-probe says about a workload inside.
 //! - [`sys`]: the only unsafe code of this crate.
 //!
 //! Nothing here knows KVM, and nothing here makes a namespace.
@@ -30,6 +31,7 @@ pub mod starter;
 pub mod state;
 pub mod sys;
 pub mod wire;
+pub mod work;
 
 pub use exit::Exit;
 pub use kind::Kind;
@@ -39,4 +41,4 @@ pub use sandbox::{
     Backend, Balloon, Counters, Crossings, Metrics, Pause, PowerButton, Sandbox, SandboxError, StartError,
     Stdio,
 };
-pub use spec::{Id, Limits, Process, Spec};
+pub use spec::{Id, Limits, Process, Program, Spec};

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,8 @@ pub struct Spec {
 pub struct Process {
     /// Program and arguments. Empty: `/sbin/init` if the root has one, else `/bin/sh`.
     pub args: Vec<OsString>,
+    /// Where the program's file is; the first of `args` names it in either case.
+    pub program: Program,
     /// The whole environment, as `NAME=value`. HOME is added from the user's entry when absent.
     pub env: Vec<OsString>,
     /// Working directory inside the root.
@@ -37,6 +40,18 @@ pub struct Process {
     pub terminal: Option<TerminalSize>,
     /// What it may do with which files; none: what its user may.
     pub landlock: Vec<crate::landlock::Rule>,
+}
+
+/// Where a program comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// From the root: the first argument is its path, or its name along PATH.
+    #[default]
+    Image,
+    /// From outside the root, whatever that holds: this static program, a path of the host and on its way
+    /// to a guest one in the initramfs. It is executed by descriptor, and finds itself open as the
+    /// `/dev/fd/N` that the kernel tells it (AT_EXECFN).
+    Injected(PathBuf),
 }
 
 /// Rows and columns of a terminal.

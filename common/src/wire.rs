@@ -19,8 +19,10 @@ use crate::spec::{Process, TerminalSize};
 
 /// Where hv-init finds its [`GuestConfig`] in the initramfs.
 pub const CONFIG_PATH: &str = "/hv/config";
+/// Where it finds the program, when that is not the root's.
+pub const PROGRAM_PATH: &str = "/hv/program";
 /// Version of these messages; hv-init refuses another.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The longest frame either side accepts, in bytes.
 pub const MAX_FRAME: usize = 256 * 1024;
 

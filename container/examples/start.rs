@@ -19,6 +19,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         cwd: "/".into(),
         user: None,
         terminal: None,
+        program: hv_common::Program::Image,
         landlock: Vec::new(),
     };
     let spec = Spec { id: Id::random()?, hostname: "box".into(), root, process, limits: Limits::default() };

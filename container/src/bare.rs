@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hv_common::cgroup::Cgroup;
 use hv_common::spec::TerminalSize;
-use hv_common::starter::{Prepared, Privileges};
+use hv_common::starter::{Prepared, Privileges, sealed};
 use hv_common::{
     Backend, Crossings, Exit, Kind, Limits, Phase, Root, Sandbox, SandboxError, Spec, StartError, Stdio,
     Timeline,
@@ -98,7 +98,8 @@ fn start(spec: Spec, stdio: Stdio, timeline: &Timeline, give_up: Option<&OwnedFd
             .map_err(|errno| Error::system("make read-only", image::words(&spec.root), errno))?;
     }
     let privileges = Privileges { parent_death_signal: Some(Signal::KILL), ..Privileges::all() };
-    let workload = Prepared::new(&spec.process, image.as_fd(), privileges)?;
+    let workload =
+        Prepared::new(&spec.process, image.as_fd(), privileges)?.executing(sealed(&spec.process.program)?);
     let limited = spec.limits != Limits::default();
     let cgroup = if limited { Cgroup::create_in(&host.cgroups, &spec.id, &spec.limits)? } else { None };
     let (terminal, stdio) = streams(stdio, spec.process.terminal)?;

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use hv_common::cgroup::Cgroup;
-use hv_common::starter::{Identity, Prepared, Privileges};
+use hv_common::starter::{Identity, Prepared, Privileges, sealed};
 use hv_common::{Backend, Kind, Phase, Sandbox, Spec, StartError, Stdio, Timeline, seccomp};
 
 use crate::error::Error;
@@ -68,7 +68,8 @@ fn start(
     let host = Host::detect()?;
     let steps = steps(&spec, &host)?;
     let image = image::open(&spec.root, host.privileged)?;
-    let workload = Prepared::new(&spec.process, image.as_fd(), privileges(&host))?;
+    let workload = Prepared::new(&spec.process, image.as_fd(), privileges(&host))?
+        .executing(sealed(&spec.process.program)?);
     check_identity(workload.identity(), &host.ids)?;
     let cgroup = Cgroup::create_in(&host.cgroups, &spec.id, &spec.limits)?;
     timeline.mark(Phase::Opened);

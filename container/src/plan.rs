@@ -210,6 +210,7 @@ mod tests {
             cwd: "/".into(),
             user: None,
             terminal: None,
+            program: hv_common::Program::Image,
             landlock: vec![],
         };
         Spec { id: Id::random().unwrap(), hostname: "box".into(), root, process, limits: Limits::default() }

@@ -58,6 +58,7 @@ pub fn initramfs(data: &[u8]) {
         cwd: word().into(),
         user: Some(word()),
         terminal: None,
+        program: hv_common::Program::Image,
         landlock: vec![],
     };
     let config = GuestConfig {
@@ -76,7 +77,7 @@ pub fn initramfs(data: &[u8]) {
     let init = input.block();
     let user = input.0;
     let (at_once, later) = modules.split_at(modules.len() / 2);
-    let Ok(archive) = initramfs::build(init, [at_once, later], config, Some(user)) else { return };
+    let Ok(archive) = initramfs::build(init, [at_once, later], config, Some(user), None) else { return };
     assert!(archive.starts_with(user));
     let names = names(&archive[user.len().next_multiple_of(4)..]);
     assert_eq!(names.last().map(String::as_str), Some("TRAILER!!!"));

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use hv_common::Program;
 use hv_common::wire::{self, GuestConfig};
 
 use crate::modules::Module;
@@ -40,7 +41,8 @@ pub enum InitramfsError {
 
 /// Builds the initramfs. `config.modules` and `config.later` are replaced by where `modules`, those to load at once
 /// and those to load later, are put; `initrd` is the user's
-/// own archive, of which everything stays but `/init` and `/hv`.
+/// own archive, of which everything stays but `/init` and `/hv`. `injected` is the program of `config.process` if that
+/// is not the root's; where it is put replaces its path.
 ///
 /// # Errors
 /// The result would be too large, or the configuration is.
@@ -49,16 +51,22 @@ pub fn build(
     [modules, later]: [&[Module]; 2],
     mut config: GuestConfig,
     initrd: Option<&[u8]>,
+    injected: Option<&[u8]>,
 ) -> Result<Vec<u8>, InitramfsError> {
     let user = initrd.unwrap_or_default();
     let all = || modules.iter().chain(later);
-    let size = all().map(|module| module.bytes.len()).sum::<usize>() + init.len() + user.len();
+    let program = injected.unwrap_or_default();
+    let size =
+        all().map(|module| module.bytes.len()).sum::<usize>() + init.len() + user.len() + program.len();
     if size > MAX_SIZE {
         return Err(InitramfsError::TooLarge { size });
     }
     let paths =
         |modules: &[Module]| modules.iter().map(|module| format!("/{}", module_path(module))).collect();
     (config.modules, config.later) = (paths(modules), paths(later));
+    if injected.is_some() {
+        config.process.program = Program::Injected(wire::PROGRAM_PATH.into());
+    }
     let config = wire::encode(&config).map_err(|source| InitramfsError::Config { source })?;
 
     // The kernel unpacks archives one after the other, each from a multiple of four bytes, over what the
@@ -78,6 +86,9 @@ pub fn build(
     archive.entry("hv/modules", DIRECTORY, 0, b"");
     for module in all() {
         archive.entry(&module_path(module), FILE, 0, &module.bytes);
+    }
+    if let Some(program) = injected {
+        archive.entry(wire::PROGRAM_PATH.trim_start_matches('/'), PROGRAM, 0, program);
     }
     archive.entry(wire::CONFIG_PATH.trim_start_matches('/'), FILE, 0, &config);
     archive.entry("TRAILER!!!", 0, 0, b"");
@@ -138,7 +149,15 @@ mod tests {
             later: vec!["/elsewhere".into()],
             root: GuestRoot { format: Format::Erofs, writable: false },
             network: Vec::new(),
-            process: Process { args, env: Vec::new(), cwd, user: None, terminal: None, landlock: vec![] },
+            process: Process {
+                args,
+                env: Vec::new(),
+                cwd,
+                user: None,
+                terminal: None,
+                program: hv_common::Program::Image,
+                landlock: vec![],
+            },
             pids: None,
         }
     }
@@ -175,7 +194,7 @@ mod tests {
     fn init_modules_and_configuration_are_in_it() {
         let modules = [module("virtio", b"first"), module("virtio_blk", b"second")];
         let later = [module("button", b"third")];
-        let archive = build(b"init!", [&modules, &later], config(vec!["true".into()]), None).unwrap();
+        let archive = build(b"init!", [&modules, &later], config(vec!["true".into()]), None, None).unwrap();
         let entries = read(&archive);
         let contents = |name: &str| &entries.iter().rev().find(|entry| entry.0 == name).unwrap().2;
         assert_eq!(contents("init"), b"init!");
@@ -191,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_users_archive_comes_first_and_ours_is_aligned() {
-        let archive = build(b"init", [&[], &[]], config(Vec::new()), Some(b"12345")).unwrap();
+        let archive = build(b"init", [&[], &[]], config(Vec::new()), Some(b"12345"), None).unwrap();
         assert_eq!(&archive[..8], b"12345\0\0\0");
         assert_eq!(read(&archive[8..])[1].0, "init");
     }
@@ -199,17 +218,17 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let long = config(vec!["x".repeat(wire::MAX_FRAME).into()]);
-        assert!(matches!(build(b"init", [&[], &[]], long, None), Err(InitramfsError::Config { .. })));
+        assert!(matches!(build(b"init", [&[], &[]], long, None, None), Err(InitramfsError::Config { .. })));
         let huge = vec![0; MAX_SIZE + 1];
         assert!(matches!(
-            build(b"", [&[], &[]], config(vec![]), Some(&huge)),
+            build(b"", [&[], &[]], config(vec![]), Some(&huge), None),
             Err(InitramfsError::TooLarge { .. })
         ));
     }
 
     #[test]
     fn cpio_reads_it_too() {
-        let archive = build(b"init", [&[module("a", b"b")], &[]], config(Vec::new()), None).unwrap();
+        let archive = build(b"init", [&[module("a", b"b")], &[]], config(Vec::new()), None, None).unwrap();
         let mut cpio = Command::new("cpio");
         cpio.arg("-tv").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let Ok(mut child) = cpio.spawn() else { return };
@@ -229,7 +248,7 @@ mod tests {
             user in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..9)),
         ) {
             let modules: Vec<_> = names.iter().map(|name| module(name, name.as_bytes())).collect();
-            let archive = build(&init, [&modules, &[]], config(Vec::new()), user.as_deref()).unwrap();
+            let archive = build(&init, [&modules, &[]], config(Vec::new()), user.as_deref(), None).unwrap();
             let start = user.map_or(0, |user| user.len().next_multiple_of(4));
             let entries = read(&archive[start..]);
             prop_assert_eq!(&entries[1].2, &init);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use hv_common::wire::{self, GuestConfig, GuestInterface, GuestRoot};
-use hv_common::{Format, Id, Limits, Root, Spec};
+use hv_common::{Format, Id, Limits, Program, Root, Spec};
 use hv_image::dirs::Dirs;
 use hv_image::kernel::{self, Kernel};
 use hv_image::modules::{self, Feature, Module};
@@ -97,7 +97,12 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
     };
     let init = read_init()?;
     let initrd = boot.initrd.as_deref().map(|path| read("initrd", path)).transpose()?;
-    let initramfs = initramfs::build(&init, [&modules, &later], config, initrd.as_deref())?;
+    let injected = match &spec.process.program {
+        Program::Image => None,
+        Program::Injected(path) => Some(read("the program", path)?),
+    };
+    let initramfs =
+        initramfs::build(&init, [&modules, &later], config, initrd.as_deref(), injected.as_deref())?;
     let root = rustix::process::geteuid().is_root();
     let jail = wall.jailed(root).then_some(if root { Jail::Root } else { Jail::User });
     let (broker, office) = broker::pair(&agent::vsock_path(runtime_dir))

@@ -192,6 +192,9 @@ pub struct SandboxArgs {
     #[arg(long, overrides_with = "tty")]
     pub no_tty: bool,
 
+    /// Execute this static program of the host instead of one of the image's; CMD's first word is its name
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub inject: Option<PathBuf>,
     /// Print what would be done, step by step, and do nothing
     #[arg(long)]
     pub dry_run: bool,

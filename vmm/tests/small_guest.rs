@@ -161,8 +161,15 @@ fn sandbox_error(kernel: File, boot_timeout: Option<Duration>) -> (StartError, D
     let image = tempfile::tempfile().unwrap();
     image.set_len(1 << 20).unwrap();
     let root = Root::Disk { path: "image".into(), file: image, format: Format::Erofs, writable: false };
-    let process =
-        Process { args: vec![], env: vec![], cwd: "/".into(), user: None, terminal: None, landlock: vec![] };
+    let process = Process {
+        args: vec![],
+        env: vec![],
+        cwd: "/".into(),
+        user: None,
+        terminal: None,
+        program: hv_common::Program::Image,
+        landlock: vec![],
+    };
     let limits = Limits { memory: Some(64 << 20), ..Limits::default() };
     let id = Id::random().unwrap();
     let spec = Spec { id, hostname: "test".into(), root, process, limits };

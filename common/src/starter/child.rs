@@ -1,7 +1,7 @@
 //! The child's half: system calls alone. Nothing here allocates, locks or formats.
 
 use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode};
 use rustix::io::Errno;
@@ -217,7 +217,7 @@ impl Prepared {
         if privileges.no_new_privs || privileges.capabilities.is_none_or(|kept| kept.root_only) {
             set_filter(privileges, channel)?;
         }
-        Err(self.try_candidates())
+        Err(self.file.as_ref().map_or_else(|| self.try_candidates(), |file| self.execute_file(file)))
     }
 
     /// Whether there is a program to execute, as far as its user does not matter. For a child that must
@@ -226,6 +226,9 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::exec`] would have it.
     pub fn find_program(&self) -> Result<(), ExecFailure> {
+        if self.file.is_some() {
+            return Ok(());
+        }
         let mut failure = ExecFailure { step: Step::Exec, errno: libc::ENOENT };
         for path in &self.command.candidates {
             // One that is not absolute depends on the working directory.
@@ -270,6 +273,15 @@ impl Prepared {
         }
         rustix::thread::set_thread_res_gid(gid, gid, gid).at(Step::Groups)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).at(Step::User)
+    }
+
+    /// It stays open, so that the program can be executed again from where its path leads nowhere.
+    fn execute_file(&self, file: &OwnedFd) -> ExecFailure {
+        let errno = match rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty()) {
+            Ok(()) => sys::execute_file(file.as_fd(), &self.command.args, &self.command.env),
+            Err(errno) => errno,
+        };
+        ExecFailure { step: Step::Exec, errno: errno.raw_os_error() }
     }
 
     /// As execvp(3): what is not there is passed over, what may not be executed is remembered.

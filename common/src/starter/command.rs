@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Failure, inside};
-use crate::spec::Process;
+use crate::spec::{Process, Program};
 use crate::sys::exec::CStringArray;
 
 /// Where programs are looked for when the environment has no PATH: docker's default.
@@ -14,7 +14,7 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 /// A command, ready for execve(2).
 #[derive(Debug)]
 pub(super) struct Command {
-    /// Paths to try, in order.
+    /// Paths to try, in order; none for a program that is not the root's.
     pub candidates: Vec<CString>,
     pub args: CStringArray,
     pub env: CStringArray,
@@ -29,7 +29,10 @@ impl Command {
             env.extend(CString::new([b"HOME=", home.as_bytes()].concat()));
         }
         let path = env.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
-        let candidates = candidates(args[0].as_bytes(), path.unwrap_or(DEFAULT_PATH));
+        let candidates = match process.program {
+            Program::Image => candidates(args[0].as_bytes(), path.unwrap_or(DEFAULT_PATH)),
+            Program::Injected(_) => Vec::new(),
+        };
         Ok(Command { candidates, args: CStringArray::new(args), env: CStringArray::new(env) })
     }
 }

@@ -12,7 +12,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::thread::CapabilitySet;
 
@@ -20,11 +20,13 @@ mod accounts;
 mod child;
 mod command;
 mod identity;
+mod injected;
 mod inside;
 mod restrict;
 
 pub use child::{ExecFailure, Step};
 pub use identity::Identity;
+pub use injected::sealed;
 
 use crate::exit;
 use crate::spec::Process;
@@ -169,6 +171,8 @@ pub struct Prepared {
     identity: Identity,
     groups: Vec<rustix::process::Gid>,
     command: Command,
+    /// Executed instead of what the command's paths lead to.
+    file: Option<OwnedFd>,
     cwd: CString,
     terminal: bool,
     landlock: Vec<restrict::Ready>,
@@ -193,7 +197,15 @@ impl Prepared {
         let groups = groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
         let landlock = restrict::ready(process)?;
         let terminal = process.terminal.is_some();
-        Ok(Prepared { identity, groups, command, cwd, terminal, landlock, privileges })
+        let file = None;
+        Ok(Prepared { identity, groups, command, file, cwd, terminal, landlock, privileges })
+    }
+
+    /// Executes what this descriptor leads to, for a process whose program is [`crate::Program::Injected`]; without
+    /// it such a process has no program.
+    #[must_use]
+    pub fn executing(self, file: Option<OwnedFd>) -> Prepared {
+        Prepared { file, ..self }
     }
 
     /// Who the workload runs as.

@@ -31,6 +31,7 @@ fn process(args: &[&str]) -> Process {
         cwd: "/".into(),
         user: None,
         terminal: None,
+        program: crate::spec::Program::Image,
         landlock: Vec::new(),
     }
 }
@@ -272,4 +273,29 @@ fn failures_survive_the_pipe() {
     let failure = ExecFailure { step: Step::Seccomp, errno: 22 };
     assert_eq!(ExecFailure::from_bytes(failure.to_bytes()), failure);
     assert_eq!(ExecFailure::from_bytes([255, 2, 0, 0, 0]).step, Step::Exec);
+}
+
+#[test]
+fn a_program_from_outside_the_root_is_executed_by_descriptor() {
+    root_or_skip!();
+    let injected = |path: &str| Process {
+        program: crate::spec::Program::Injected(path.into()),
+        ..process(&["sh", "-c", "echo $0; read -r x < /proc/$$/comm; echo $x", "it"])
+    };
+    let asked = injected("/bin/sh");
+    let root = File::open("/").unwrap();
+    let forgotten = Prepared::new(&asked, root.as_fd(), Privileges::all()).unwrap();
+    assert_eq!(forgotten.command.candidates.len(), 0, "never one of the root's instead");
+    let file = sealed(&asked.program).unwrap().unwrap();
+    assert!(rustix::io::write(&file, b"x").is_err(), "sealed");
+    let prepared = forgotten.executing(Some(file));
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let child = spawn(&prepared, [write.as_fd(); 3], None).unwrap().unwrap();
+    drop(write);
+    let mut output = String::new();
+    File::from(read).read_to_string(&mut output).unwrap();
+    assert!(output.starts_with("it\n"), "{output}");
+    assert_eq!(wait(child.pid), 0);
+    let failure = sealed(&injected("/surely/not").program).unwrap_err();
+    assert!(failure.what.contains("/surely/not"), "{failure}");
 }

@@ -85,6 +85,17 @@ pub fn set_standard_streams(fds: [BorrowedFd<'_>; 3]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Another descriptor, closed by exec, for what was inherited under this number.
+///
+/// # Errors
+/// As fcntl(2): nothing was.
+pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: F_DUPFD_CLOEXEC takes two integers and touches no memory.
+    let new = check(unsafe { libc::syscall(libc::SYS_fcntl, number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel has just made this descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(new as RawFd) })
+}
+
 /// Gives every signal its default action and unblocks all of them.
 pub fn reset_signals() {
     // struct sigaction of the kernel: handler (SIG_DFL is 0), flags, restorer, mask.

@@ -56,6 +56,7 @@ pub(crate) fn prepare(
         cwd: (&process.cwd).into(),
         user: Some(format!("{}:{}", user.uid, user.gid)),
         terminal: process.terminal.then(|| size(process)),
+        program: hv_common::Program::Image,
         landlock: Vec::new(),
     };
     Ok(Prepared::new(&command, root, privileges)?)

@@ -76,6 +76,7 @@ pub fn spec_of(root: Root, args: &[&str]) -> Spec {
             cwd: "/".into(),
             user: None,
             terminal: None,
+            program: hv_common::Program::Image,
             landlock: Vec::new(),
         },
         limits: Limits::default(),

@@ -80,10 +80,11 @@ fn run(control: &mut Option<Control>) -> Result<Exit, Failure> {
     let later = modules::Later::open(&config.later);
     // The host answers while this goes on with the mounts.
     let connections = host::dial_all(control, config.process.terminal.is_some())?;
+    let program = supervise::open_program(&config)?;
     root::switch(&config.root)?;
     mounts::of_workload()?;
     machine_settings(&config)?;
-    let prepared = supervise::prepare(&config)?;
+    let prepared = supervise::prepare(&config, program)?;
     let control = control.as_mut().expect("dial_all returned without an error, so it has set it");
     host::establish_all(control, &connections)?;
     let exit = supervise::run(&config, &prepared, later, control, connections)?;

@@ -2,8 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use hv_common::Program;
 use hv_common::exit::Exit;
 use hv_common::phase::Phase;
 use hv_common::starter::{Failure, Prepared, Privileges};
@@ -29,9 +30,21 @@ const GROUP: &str = "/sys/fs/cgroup/workload";
 
 /// Looks the workload up in the root, which is `/` by now. It keeps all that its user may: the
 /// machine is the wall.
-pub fn prepare(config: &GuestConfig) -> Result<Prepared, Failure> {
+pub fn prepare(config: &GuestConfig, program: Option<OwnedFd>) -> Result<Prepared, Failure> {
     let root = File::open("/").doing("cannot open the root directory")?;
-    Prepared::new(&config.process, root.as_fd(), Privileges::all())
+    Ok(Prepared::new(&config.process, root.as_fd(), Privileges::all())?.executing(program))
+}
+
+/// Opens the program that is not the root's, as long as the initramfs can be seen, and leaves no name of it there:
+/// its memory goes with the last descriptor.
+pub fn open_program(config: &GuestConfig) -> Result<Option<OwnedFd>, Failure> {
+    let Program::Injected(path) = &config.process.program else { return Ok(None) };
+    let open = || -> io::Result<OwnedFd> {
+        let file = File::open(path)?;
+        fs::remove_file(path)?;
+        Ok(file.into())
+    };
+    open().doing("cannot open the program in the initramfs").map(Some)
 }
 
 /// Starts the workload, says so, serves it, and returns when it has ended and all that it wrote has

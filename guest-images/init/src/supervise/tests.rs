@@ -49,6 +49,7 @@ fn config(script: &str, terminal: Option<TerminalSize>) -> GuestConfig {
         cwd: "/".into(),
         user: None,
         terminal,
+        program: hv_common::Program::Image,
         landlock: Vec::new(),
     };
     let root = GuestRoot { format: Format::Erofs, writable: false };
@@ -80,7 +81,7 @@ fn start(config: GuestConfig) -> Host {
             1 => Connections::Terminal(next()),
             _ => Connections::Streams([next(), next(), next()]),
         };
-        let prepared = prepare(&config).map_err(|failure| failure.to_string())?;
+        let prepared = prepare(&config, None).map_err(|failure| failure.to_string())?;
         let mut control = Control::over(guest_control.into());
         run(&config, &prepared, Later::default(), &mut control, connections)
             .map_err(|failure| failure.to_string())

@@ -133,6 +133,7 @@ pub fn spec(config: &Config, id: hv_common::Id, name: &str, root: Root) -> Resul
             cwd: if process.cwd.is_empty() { "/".into() } else { process.cwd.into() },
             user: Some(format!("{}:{}", process.user.uid, process.user.gid)),
             terminal: process.terminal.then(|| size(config)),
+            program: hv_common::Program::Image,
             landlock: Vec::new(),
         },
         limits: limits(config)?,

@@ -1,0 +1,37 @@
+//! What `hv compare` runs inside a sandbox, whatever its image holds: a static program that is executed by
+//! descriptor and needs no file, no shell and no /proc.
+//!
+//! # Layout
+//! - [`work`]: workloads with a fixed number of operations, timed by the clock inside.
+
+#![forbid(unsafe_code)]
+
+mod work;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: hv-probe work [--percent N] [--wait] NAME...
+
+Does workloads one after the other and prints a line of JSON about each; `all` names all of them.
+--percent N  does so many per cent of the operations (1 to 100)
+--wait       waits for a line on standard input before each
+
+Example: hv ctr image.erofs --inject hv-probe -- hv-probe work syscall pipe
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    match words.as_slice() {
+        ["work", rest @ ..] => work::run(rest),
+        // What a workload executes to measure an execution.
+        [work::NOTHING] => ExitCode::SUCCESS,
+        _ => usage(),
+    }
+}
+
+/// Says how this is called.
+fn usage() -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(2)
+}
