@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every package of the workspace and those of it that it may depend on, outside of tests.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("hv", &["hv-common", "hv-container", "hv-image", "hv-vmm"]),
     ("hv-common", &[]),
     ("hv-container", &["hv-common"]),
     ("hv-fuzz", &["hv", "hv-common", "hv-image", "hv-vmm"]),
     ("hv-image", &["hv-common"]),
     ("hv-init", &["hv-common"]),
+    ("hv-probe", &["hv-common"]),
     ("hv-vmm", &["hv-common"]),
     ("xtask", &[]),
 ];

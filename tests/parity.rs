@@ -241,6 +241,24 @@ both_kinds! {
         }
     }
 
+    /// hv's own program runs in an image that holds nothing, as its first process and with its own arguments, and can
+    /// execute itself again.
+    fn a_program_from_outside_the_image(kind: Kind) {
+        let empty = tempfile::tempdir().unwrap();
+        let probe = support::probe();
+        let options = ["--inject", probe.to_str().unwrap()];
+        let words = ["any-name", "work", "--percent", "2", "syscall", "fork-exec", "file-create"];
+        let done = finish(sandbox(kind, empty.path(), &options, &words), b"").expect(0);
+        let outcomes: Vec<serde_json::Value> =
+            done.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let counts = outcomes.iter().map(|outcome| (outcome["name"].as_str(), outcome["operations"].as_u64()));
+        let expected = [("syscall", 4000), ("fork-exec", 1), ("file-create", 40)];
+        assert_eq!(counts.collect::<Vec<_>>(), expected.map(|(name, count)| (Some(name), Some(count))), "{outcomes:?}");
+        assert_eq!(outcomes[2]["place"], "overlay");
+        let done = finish(sandbox(kind, empty.path(), &["--inject", "/no/such/program"], &words), b"").expect(125);
+        assert!(done.stderr.contains("/no/such/program"), "{}", done.stderr);
+    }
+
     /// Nobody reads the output any more: the command is told, and hv ends.
     fn closed_output(kind: Kind) {
         let mut command = shell(kind, &[], "yes; echo status $? >&2; exit 3");

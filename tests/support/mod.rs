@@ -23,6 +23,13 @@ pub fn program() -> PathBuf {
     }
 }
 
+/// The static program beside it that runs inside.
+pub fn probe() -> PathBuf {
+    let path = program().with_file_name("hv-probe");
+    assert!(path.is_file(), "{} is not there: `cargo build` makes it", path.display());
+    path
+}
+
 /// `hv` with these arguments.
 pub fn hv(args: &[&str]) -> Command {
     let mut command = Command::new(program());

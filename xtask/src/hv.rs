@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{progress, workspace};
 
-/// Builds `hv` and `hv-init`; they land in [`workspace::bin_dir`].
+/// Builds `hv`, `hv-init` and `hv-probe`; they land in [`workspace::bin_dir`].
 ///
 /// # Errors
 /// They do not compile.

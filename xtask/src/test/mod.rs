@@ -72,7 +72,8 @@ pub fn run(fresh: bool, all_combinations: bool) -> Result<ExitCode> {
     tally.add("doc", doc_tests()?);
     let bin = workspace::bin_dir("debug");
     let words = [&*host.name(), env[0].1.as_str(), env[1].1.as_str()];
-    let seen = remembered::digest_of(&[&bin.join("hv"), &bin.join("hv-init")], &words)?;
+    let seen =
+        remembered::digest_of(&[&bin.join("hv"), &bin.join("hv-init"), &bin.join("hv-probe")], &words)?;
     inside::run(&programs, vm_runs_here, &seen, fresh, &mut tally)?;
     if all_combinations {
         combinations::run(&programs, &mut tally)?;

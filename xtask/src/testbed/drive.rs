@@ -15,7 +15,7 @@ const INIT: &str = include_str!("guest/init.sh");
 
 /// What goes on the disk beside the fixed part.
 pub struct Contents<'a> {
-    /// Directory that has `hv` and `hv-init`.
+    /// Directory that has `hv`, `hv-init` and `hv-probe`.
     pub bin_dir: &'a Path,
     /// More files for /hv/bin.
     pub extra: &'a [PathBuf],
@@ -34,7 +34,7 @@ pub fn make(host: &Host, contents: &Contents<'_>, staging: &Path, image: &Path) 
         let dir = staging.join(dir);
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     }
-    for program in ["hv", "hv-init"] {
+    for program in ["hv", "hv-init", "hv-probe"] {
         let from = contents.bin_dir.join(program);
         ensure!(from.is_file(), "{} is not there; build it first", from.display());
         place(&from, &staging.join("bin").join(program))?;

@@ -68,7 +68,7 @@ const ALL: &[Workload] = &[
     workload("file-create", 2_000, files::create),
     workload("file-stat", 20_000, files::stat),
     workload("file-read", 10_000, files::read),
-    workload("fsync", 2_000, files::fsync),
+    workload("fsync", 20_000, files::fsync),
     workload("block-random", 2_000, image::random),
     workload("block-sequential", 4_096, image::sequential),
     workload("tcp-round-trip", 4_000, sockets::round_trip),
