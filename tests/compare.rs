@@ -110,6 +110,84 @@ mod ctr {
     }
 }
 
+mod peers {
+    use super::*;
+
+    /// What `--list-kinds` says of this runtime.
+    fn listed(name: &str) -> String {
+        let done = finish(hv(&["compare", "--list-kinds"]), b"").expect(0);
+        done.text()
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("{name} is not listed"))
+            .into()
+    }
+
+    #[test]
+    fn every_kind_is_listed_and_absent_ones_have_a_reason() {
+        for name in ["process", "ctr", "vm", "runc", "crun", "bwrap", "docker", "firecracker"] {
+            let line = listed(name);
+            assert!(line.contains("can run here") || line.contains("absent: "), "{line}");
+        }
+        let mut command = compare("lxc", &[]);
+        command.env("PATH", "");
+        assert!(finish(command, b"").expect(125).stderr.contains("use process, ctr, vm, or one of"));
+    }
+
+    #[test]
+    fn an_absent_runtime_is_a_row_with_the_reason() {
+        as_root(|| {
+            let mut command = compare("ctr,runc", &[]);
+            command.env("PATH", "/nonexistent");
+            let done = finish(command, b"").expect(0);
+            assert!(done.text().contains("absent  runc: there is no runc in PATH"), "{}", done.text());
+        });
+    }
+
+    /// Launches `name` beside hv's own, unless it is absent, and returns its first launch.
+    fn beside_ctr(name: &str) -> Option<(Finished, Value)> {
+        if listed(name).contains("absent: ") {
+            println!("skipped: {}", listed(name));
+            return None;
+        }
+        let (done, report) = measured(&format!("ctr,{name}"), &["--memory", "128M"]);
+        let samples = report["samples"].as_array().unwrap();
+        let of_peer: Vec<&Value> = samples.iter().filter(|sample| sample["kind"] == name).collect();
+        assert_eq!(of_peer.len(), 3);
+        assert!(of_peer.iter().all(|sample| sample["failure"] == Value::Null), "{of_peer:?}");
+        assert!(done.text().lines().all(|line| line.chars().count() <= 80), "{}", done.text());
+        let first = (*of_peer.iter().find(|sample| sample["block"] == 0).unwrap()).clone();
+        assert!(first["first_byte"].as_u64() > first["asked"].as_u64(), "{first}");
+        Some((done, first))
+    }
+
+    #[test]
+    fn an_oci_runtime_has_the_limits_of_a_container() {
+        as_root(|| {
+            let Some((done, first)) = beside_ctr("runc") else { return };
+            let conditions = &first["conditions"];
+            assert_eq!(conditions["memory"], 128 << 20, "{conditions}");
+            assert_eq!(conditions["millicpus"], 1000, "{conditions}");
+            assert_eq!(conditions["seccomp"], 2, "{conditions}");
+            assert!(first["memory"]["processes"].as_u64().unwrap() > 50_000, "{first}");
+            assert!(!done.text().contains("runc: memory limit"), "{}", done.text());
+        });
+    }
+
+    #[test]
+    fn what_a_runtime_lacks_is_a_mark() {
+        as_root(|| {
+            let Some((done, first)) = beside_ctr("bwrap") else { return };
+            assert_eq!(first["conditions"]["memory"], 128 << 20, "the harness limits it: {first}");
+            assert!(
+                done.text().contains("mark    bwrap: system call filter none, ctr yes"),
+                "{}",
+                done.text()
+            );
+        });
+    }
+}
+
 mod scale {
     use super::*;
 

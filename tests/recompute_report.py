@@ -31,6 +31,7 @@ def figure(name, s):
         "start.ready-cold": lambda: between(s["asked"], s["first_byte"]),
         "end.exit": lambda: between(s["told_to_end"] or s["first_byte"], p.get("exit")),
         "end.clean": lambda: between(p.get("exit"), s["gone"]),
+        "end.gone": lambda: between(s["told_to_end"] or s["first_byte"], s["gone"]),
         "end.cpu": lambda: s["cpu_ns"],
         "memory.monitor": lambda: m["monitor"],
         "memory.processes": lambda: m["processes"],

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use hv_common::Kind;
 
+use crate::compare::{Contender, peers};
 use crate::size::parse_bytes;
 
 /// Shown below the help text.
@@ -16,6 +16,7 @@ something, 125 if hv itself failed, 130 if it was interrupted.
 Example: hv compare --kernel vmlinux --out report rootfs.img
          hv compare --quick rootfs.img -- ./my-program --once
          hv compare --quick --scale --kinds process,ctr rootfs.img
+         hv compare --kinds ctr,crun,runc rootfs.img
          hv compare --replay report/report.json
          hv compare before.json after.json --fail-if-slower 5%";
 
@@ -23,7 +24,7 @@ Example: hv compare --kernel vmlinux --out report rootfs.img
 #[derive(Debug, Clone, Args)]
 pub struct CompareArgs {
     /// The image: a raw ext4, squashfs or EROFS file, or a directory; or two reports (.json) to compare with each other
-    #[arg(value_name = "IMAGE", num_args = 1..=2, required_unless_present = "replay", conflicts_with = "replay")]
+    #[arg(value_name = "IMAGE", num_args = 1..=2, required_unless_present_any = ["replay", "list_kinds"], conflicts_with = "replay")]
     pub images: Vec<PathBuf>,
     /// The command; else a shell that says a word and waits while memory is read
     #[arg(last = true, value_name = "CMD")]
@@ -43,9 +44,12 @@ pub struct CompareArgs {
     /// Also start sandboxes beside each other, and at once: what each further one costs (part of --paper)
     #[arg(long)]
     pub scale: bool,
-    /// Kinds to launch, in the order of the columns
+    /// Kinds to launch, in the order of the columns: process, ctr, vm, and other runtimes that --list-kinds names
     #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "process,ctr,vm", value_parser = parse_kind)]
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<Contender>,
+    /// List the kinds that can be launched, and which are absent here
+    #[arg(long)]
+    pub list_kinds: bool,
     /// Write report.json, report.csv and report.html into DIR
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -78,9 +82,13 @@ pub struct CompareArgs {
     pub modules: Option<PathBuf>,
 }
 
-fn parse_kind(word: &str) -> Result<Kind, String> {
-    let known = [Kind::Process, Kind::Ctr, Kind::Vm];
-    known.into_iter().find(|kind| kind.word() == word).ok_or_else(|| "use process, ctr or vm".into())
+fn parse_kind(word: &str) -> Result<Contender, String> {
+    let who = Contender::try_from(word.to_owned())?;
+    if who.kind().is_some() || peers::find(word).is_some() {
+        return Ok(who);
+    }
+    let known: Vec<&str> = peers::TABLE.iter().map(|adapter| adapter.name).collect();
+    Err(format!("use process, ctr, vm, or one of {}", known.join(", ")))
 }
 
 /// A share from a number of per cent, with or without the sign.
@@ -92,6 +100,12 @@ fn parse_percent(word: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_are_known_by_name() {
+        assert!(["process", "ctr", "vm", "crun", "bwrap"].iter().all(|word| parse_kind(word).is_ok()));
+        assert!(parse_kind("lxc").unwrap_err().contains("firecracker"));
+    }
 
     #[test]
     fn per_cent_with_and_without_its_sign() {

@@ -1,6 +1,8 @@
 //! `hv compare`: one image, three walls, one table and one page; or two reports.
+//! `kinds`: who can be launched here.
 
-use std::collections::BTreeMap;
+mod kinds;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,6 @@ use std::time::Duration;
 use hv_common::Kind;
 use hv_common::cgroup::Layout;
 
-use crate::backend;
 use crate::cli::CompareArgs;
 use crate::compare::measure::{self, Interrupts, Measured, Until};
 use crate::compare::report::{csv, difference, file, html, text};
@@ -31,6 +32,9 @@ const INTERRUPTED: u8 = 130;
 /// # Errors
 /// Nothing can be measured, or a report cannot be read or written.
 pub fn run(args: &CompareArgs) -> Result<u8> {
+    if args.list_kinds {
+        return print(&kinds::list()).map(|()| 0);
+    }
     if let Some(path) = &args.replay {
         let report = file::read(path)?;
         return show(args, &report).map(|()| 0);
@@ -72,7 +76,8 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
             "--scale keeps sandboxes idle, which a command of your own may not be: leave out `-- CMD` or --scale",
         ));
     }
-    let (contenders, skipped) = usable(&args.kinds);
+    let mut setup = setup(args, image)?;
+    let (contenders, skipped) = kinds::usable(&args.kinds, &setup);
     if contenders.is_empty() {
         let reasons: Vec<String> = skipped.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
         let why = reasons.join("; ");
@@ -81,7 +86,7 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
     let interrupts = Interrupts::take()?;
     let cgroup = Layout::detect().map_or_else(|_| "none".into(), |layout| layout.shape().to_string());
     let host = Host::look(cgroup);
-    let setup = setup(args, image)?;
+    let _root = kinds::prepare(&mut setup, &contenders)?;
     let schedule = schedule(args, &contenders, !setup.files.is_empty());
     let until = if args.paper { Until::Precise(Duration::from_secs(args.budget)) } else { Until::Done };
     let measured = measure::measure(&setup, &schedule, until, &interrupts, progress(schedule.launches()));
@@ -183,31 +188,6 @@ fn print(text: &str) -> Result<()> {
         .map_err(|source| Failure::new("cannot print the report", source))
 }
 
-/// The kinds that can run here, and why the others cannot.
-fn usable(asked: &[Kind]) -> (Vec<Contender>, BTreeMap<Contender, String>) {
-    let mut usable = Vec::new();
-    let mut skipped = BTreeMap::new();
-    for kind in asked {
-        let who = Contender::from(*kind);
-        match obstacle(*kind) {
-            _ if usable.contains(&who) => {}
-            Some(why) => drop(skipped.insert(who, why)),
-            None => usable.push(who),
-        }
-    }
-    (usable, skipped)
-}
-
-fn obstacle(kind: Kind) -> Option<String> {
-    match kind {
-        Kind::Vm => backend::obstacle_to_vm(),
-        Kind::Process if !nix::unistd::geteuid().is_root() => {
-            Some("changing the root directory needs root".into())
-        }
-        Kind::Process | Kind::Ctr => None,
-    }
-}
-
 fn setup(args: &CompareArgs, image: PathBuf) -> Result<Setup> {
     let mut machine = Vec::new();
     for (option, value) in [("--kernel", &args.kernel), ("--modules", &args.modules)] {
@@ -224,7 +204,9 @@ fn setup(args: &CompareArgs, image: PathBuf) -> Result<Setup> {
         } else {
             Vec::new()
         },
+        root: image.clone(),
         image,
+        kernel: args.kernel.clone(),
         machine,
         memory: args.memory,
         cpus: args.cpus,

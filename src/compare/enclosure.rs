@@ -3,10 +3,11 @@
 //! A container has a cgroup of its own. A microVM's monitor stays in that of whoever started it:
 //! moving into another costs a start an RCU grace period, and the VM is its own limit. To measure it,
 //! the harness steps into a fresh cgroup before it starts hv, and out again after: hv is born in it,
-//! and the time that this takes falls outside what is measured.
+//! and the time that this takes falls outside what is measured. A runtime that knows no limits is held by such a
+//! cgroup, too.
 
 use hv_common::cgroup::{Cgroup, Layout};
-use hv_common::{Id, Kind, Limits};
+use hv_common::{Id, Limits};
 
 use crate::error::Result;
 
@@ -17,14 +18,13 @@ pub struct Enclosure {
 }
 
 impl Enclosure {
-    /// Steps into a cgroup named after the sandbox, if its kind has none of its own and one can be made.
+    /// Steps into a cgroup with these limits, named after the sandbox, if one can be made.
     ///
     /// # Errors
-    /// This process cannot be moved.
-    pub fn enter(kind: Kind, id: &Id) -> Result<Enclosure> {
+    /// This process cannot be moved, or a limit cannot be set.
+    pub fn enter(limits: &Limits, id: &Id) -> Result<Enclosure> {
         let outside = Layout::detect()?;
-        let cgroup =
-            if kind == Kind::Vm { Cgroup::create_in(&outside, id, &Limits::default())? } else { None };
+        let cgroup = Cgroup::create_in(&outside, id, limits)?;
         if let Some(cgroup) = &cgroup {
             cgroup.add(std::process::id() as i32)?;
         }

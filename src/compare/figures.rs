@@ -5,23 +5,34 @@ use std::collections::BTreeMap;
 use hv_common::Kind;
 use serde::{Deserialize, Serialize};
 
+use super::equality::reference;
 use super::rows::{Row, SECTIONS, Unit};
 use super::scale::Scale;
 use super::scale::values::{VALUES, Value};
 use super::stats::{Estimate, Paired, Random, differs, noise_floor, rank_correlation};
 use super::{Contender, Report, Role, Sample};
 
-/// Who is compared with whom: the first over the second.
+/// Who of hv's own is compared with whom: the first over the second.
 const RATIOS: [(Kind, Kind); 3] =
     [(Kind::Vm, Kind::Ctr), (Kind::Ctr, Kind::Process), (Kind::Vm, Kind::Process)];
 
+/// Who of those that were launched is compared with whom; another runtime with hv's own of its sort.
+fn pairs(report: &Report) -> Vec<(Contender, Contender)> {
+    let own = RATIOS.iter().map(|(over, under)| (Contender::from(*over), Contender::from(*under)));
+    let peers = report.contenders.iter().filter_map(|who| Some((who.clone(), reference(who)?.into())));
+    let launched = |who: &Contender| report.contenders.contains(who);
+    own.chain(peers).filter(|(over, under)| launched(over) && launched(under)).collect()
+}
+
 /// The name of the ratio that the tables show: of the two strongest walls that were launched.
 pub fn shown_ratio(report: &Report) -> Option<String> {
-    let launched = |kind: &Kind| report.contenders.contains(&Contender::from(*kind));
-    RATIOS
-        .iter()
-        .find(|(over, under)| launched(over) && launched(under))
-        .map(|(over, under)| format!("{over}/{under}"))
+    pairs(report).first().map(|(over, under)| format!("{over}/{under}"))
+}
+
+/// The names of the ratios of other runtimes.
+pub fn of_peers(report: &Report) -> Vec<String> {
+    let peers = pairs(report).into_iter().filter(|(over, _)| over.kind().is_none());
+    peers.map(|(over, under)| format!("{over}/{under}")).collect()
 }
 
 /// One figure of all contenders.
@@ -111,8 +122,7 @@ impl Figure {
             ratios: BTreeMap::new(),
             no_ratio: BTreeMap::new(),
         };
-        for (over, under) in RATIOS {
-            let (over, under) = (Contender::from(over), Contender::from(under));
+        for (over, under) in pairs(report) {
             let (Some(one), Some(other)) = (all.get(&over), all.get(&under)) else { continue };
             let name = format!("{over}/{under}");
             // The generator of one cell: `start.ready/vm/ctr`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hv_common::phase;
 use nix::sys::resource::{UsageWho, getrusage};
 
+use super::conditions::Conditions;
 use super::sample::Sample;
 use super::sandbox::{Prepared, Sandbox};
 use super::{Launch, Role, cold};
@@ -21,6 +22,10 @@ pub struct Setup {
     pub hv: PathBuf,
     /// The image.
     pub image: PathBuf,
+    /// The image as a directory, for other runtimes.
+    pub root: PathBuf,
+    /// The guest's kernel, for other monitors.
+    pub kernel: Option<PathBuf>,
     /// The guest's kernel and modules, as `hv vm` takes them.
     pub machine: Vec<std::ffi::OsString>,
     /// Memory limit in bytes, the same for both kinds.
@@ -58,7 +63,14 @@ fn run(setup: &Setup, sample: &mut Sample) -> Result<()> {
     let (gone, status) = ended?;
     sample.gone = gone;
     sample.status = status.code();
-    let figures = sandbox.figures()?;
+    let Some(figures) = sandbox.figures()? else {
+        // Another runtime: it says nothing of its phases, and its status is the workload's.
+        if !status.success() && setup.command.is_empty() {
+            let said = sandbox.last_words();
+            return Err(Failure::refused(format!("{} ended with {status}: {said}", sample.kind)));
+        }
+        return outcome;
+    };
     // A command of the user's may end as it likes; without figures, it is hv that failed.
     if !status.success() && (setup.command.is_empty() || figures.is_empty()) {
         let said = sandbox.last_words();
@@ -73,6 +85,9 @@ fn observe(setup: &Setup, sandbox: &mut Sandbox, sample: &mut Sample) -> Result<
     sample.first_byte = sandbox.first_byte()?;
     if sample.first_byte.is_some() {
         sample.memory = sandbox.ledger();
+        if sample.block == 0 && sample.role == Role::Main {
+            sample.conditions = Some(Conditions::of(sandbox.workload()));
+        }
     } else if setup.command.is_empty() {
         return Err(Failure::refused("the workload wrote nothing"));
     }

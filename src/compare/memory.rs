@@ -10,6 +10,8 @@ use hv_common::state::Store;
 use hv_common::{Id, Kind, procfs};
 use serde::{Deserialize, Serialize};
 
+use super::conditions;
+
 /// Bytes, each with its source; None where it could not be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -58,9 +60,32 @@ pub fn read(monitor: i32, id: &Id, kind: Kind) -> Ledger {
     let processes = others.iter().map(|pid| members.own(*pid)).sum::<io::Result<u64>>();
     ledger.processes = note(&mut ledger.gaps, "the processes' memory", processes);
     if kind != Kind::Process {
-        charge(&mut ledger, id, &members);
+        charge(&mut ledger, id, &members, monitor);
     }
     ledger
+}
+
+/// Reads the ledger of another runtime's sandbox: `program` is what was started, `workload` a process of what it
+/// started. A machine's memory is its monitor's, which is that program.
+pub fn read_peer(program: i32, workload: i32, id: &Id) -> Ledger {
+    let mut ledger = Ledger::default();
+    let members = Members { holder: program, guest: &[] };
+    ledger.monitor = note(&mut ledger.gaps, "the program's memory", members.own(program));
+    let mut others =
+        note(&mut ledger.gaps, "the list of processes", descendants(&[program])).unwrap_or_default();
+    if workload != program {
+        others.insert(workload);
+    }
+    let processes = others.iter().map(|pid| members.own(*pid)).sum::<io::Result<u64>>();
+    ledger.processes = note(&mut ledger.gaps, "the processes' memory", processes);
+    charge(&mut ledger, id, &members, workload);
+    ledger
+}
+
+/// The last process that was started below `ancestor` and has none below itself.
+pub fn leaf(ancestor: i32) -> Option<i32> {
+    let all = descendants(&[ancestor]).ok()?;
+    all.into_iter().rev().find(|pid| descendants(&[*pid]).is_ok_and(|below| below.is_empty()))
 }
 
 /// The process that holds the guest's memory, if it is not the monitor, and where.
@@ -77,8 +102,10 @@ fn guest_ranges(id: &Id, kind: Kind, ledger: &mut Ledger) -> (Option<i32>, Vec<R
     (state.and_then(|state| state.holder), ranges)
 }
 
-fn charge(ledger: &mut Ledger, id: &Id, members: &Members) {
+/// The figure of the cgroup named after the sandbox, or of the one that the runtime put `workload` into.
+fn charge(ledger: &mut Ledger, id: &Id, members: &Members, workload: i32) {
     let charged = Layout::detect().ok().and_then(|layout| cgroup::charged(&layout, id));
+    let charged = charged.or_else(|| conditions::charged(workload));
     let Some((bytes, pids)) = charged else {
         ledger.gaps.push("cgroup's own figure: no memory controller here counts this sandbox".into());
         return;

@@ -4,6 +4,7 @@
 //! - [`contender`], [`schedule`]: who is launched, and when (pure); [`sandbox`]: what is started and ended;
 //!   [`launch`]: one launch, timed from outside; [`measure`]: all of them; [`enclosure`]: the cgroup that a microVM is
 //!   measured in; [`cold`]: out of the page cache with it;
+//! - [`peers`]: other runtimes as guests; [`conditions`]: what limits really held; [`equality`]: for whom they differ (pure);
 //! - [`scale`]: sandboxes beside each other, and many at once;
 //! - [`sample`]: what it gave; [`memory`]: the ledger; [`host`]: where it was;
 //! - [`rows`]: which figures are shown and what they mean; [`stats`]: medians and ratios (pure);
@@ -12,8 +13,10 @@
 
 pub mod against;
 pub mod cold;
+pub mod conditions;
 pub mod contender;
 pub mod enclosure;
+pub mod equality;
 #[cfg(test)]
 pub mod example;
 pub mod figures;
@@ -21,6 +24,7 @@ pub mod host;
 pub mod launch;
 pub mod measure;
 pub mod memory;
+pub mod peers;
 pub mod report;
 pub mod rows;
 pub mod sample;

@@ -83,6 +83,7 @@ pub const SECTIONS: &[Section] = &[
         rows: &[
             row("end.exit", "told to exit seen", Unit::Time, Sample::exit),
             row("end.clean", "+ all gone", Unit::Time, Sample::clean),
+            row("end.gone", "= told to gone", Unit::Time, Sample::end),
             row("end.cpu", "processor time", Unit::Time, Sample::cpu),
         ],
     },

@@ -6,6 +6,7 @@ use hv_common::Phase;
 use serde::{Deserialize, Serialize};
 
 use super::Contender;
+use super::conditions::Conditions;
 use super::memory::Ledger;
 use super::schedule::Role;
 use crate::error::{Failure, Result};
@@ -38,6 +39,9 @@ pub struct Sample {
     pub gone: u64,
     /// Processor time of hv and all it started and waited for, nanoseconds.
     pub cpu_ns: u64,
+    /// What held for the workload, looked at in the first block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
     /// Memory while the workload was waiting.
     pub memory: Ledger,
     /// VM exits by reason.
@@ -62,6 +66,7 @@ impl Sample {
             told_to_end: None,
             gone: 0,
             cpu_ns: 0,
+            conditions: None,
             memory: Ledger::default(),
             crossings: BTreeMap::new(),
             status: None,
@@ -141,6 +146,11 @@ impl Sample {
     /// Until everything is removed and hv is reaped.
     pub fn clean(&self) -> Option<f64> {
         Sample::between(self.at(Phase::Exit), Some(self.gone))
+    }
+
+    /// Told to end until everything is removed and what was started is reaped.
+    pub fn end(&self) -> Option<f64> {
+        Sample::between(self.told_to_end.or(self.first_byte), Some(self.gone))
     }
 
     /// Processor time of the whole launch.

@@ -7,22 +7,30 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use hv_common::{Id, Kind, phase};
+use hv_common::{Id, Kind, Limits, phase};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::NamedTempFile;
 
 use super::enclosure::Enclosure;
 use super::launch::{Setup, WAITING};
-use super::{Contender, Ledger, memory};
+use super::peers::prepare::Files;
+use super::{Contender, Ledger, memory, peers};
 use crate::error::{Failure, Result};
+
+/// What [`WAITING`] writes first.
+const WORD: u8 = b'r';
 
 /// Everything that a start needs, made before the clock runs.
 pub struct Prepared {
     who: Contender,
     id: Id,
     command: Command,
-    stats: NamedTempFile,
+    /// Where the monitor of one of hv's own kinds writes what the run was like.
+    stats: Option<NamedTempFile>,
+    peer: Option<Files>,
     stderr: File,
+    limits: Limits,
+    expected: Option<u8>,
     deadline: Duration,
 }
 
@@ -32,28 +40,44 @@ impl Prepared {
     /// # Errors
     /// A file cannot be made, or nobody knows how to start `who`.
     pub fn new(setup: &Setup, who: &Contender) -> Result<Prepared> {
-        let Some(kind) = who.kind() else {
-            return Err(Failure::refused(format!("hv does not know how to start {who}")));
-        };
         let id = Id::random().map_err(|source| Failure::new("cannot name the sandbox", source))?;
-        let stats = NamedTempFile::new()
-            .map_err(|source| Failure::new("cannot make a file for the run's figures", source))?;
         let stderr = tempfile::tempfile()
-            .map_err(|source| Failure::new("cannot make a file for hv's messages", source))?;
-        let mut command = command_line(setup, kind, &id, stats.path());
+            .map_err(|source| Failure::new("cannot make a file for its messages", source))?;
+        let (mut command, stats, peer) = match who {
+            Contender::Own(kind) => {
+                let stats = NamedTempFile::new()
+                    .map_err(|source| Failure::new("cannot make a file for the run's figures", source))?;
+                (command_line(setup, *kind, &id, stats.path()), Some(stats), None)
+            }
+            Contender::Peer(name) => {
+                let adapter = peers::find(name)
+                    .ok_or_else(|| Failure::refused(format!("hv does not know how to start {name}")))?;
+                let (command, files) = peers::prepare::prepare(adapter, setup, &id)?;
+                (command, None, Some(files))
+            }
+        };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
-        Ok(Prepared { who: who.clone(), id, command, stats, stderr, deadline: setup.deadline })
+        let limits = Limits { memory: Some(setup.memory), millicpus: Some(setup.cpus * 1000), pids: None };
+        let (who, deadline) = (who.clone(), setup.deadline);
+        let expected = setup.command.is_empty().then_some(WORD);
+        Ok(Prepared { who, id, command, stats, peer, stderr, limits, expected, deadline })
     }
 
-    /// Starts it; with an `enclosure`, in a cgroup whose figure can be read.
+    /// Starts it; `enclosed`, in a cgroup whose figure can be read.
     ///
     /// # Errors
     /// The program cannot be run.
     pub fn start(mut self, enclosed: bool) -> Result<Sandbox> {
-        let enclosure = match (enclosed, self.who.kind()) {
-            (true, Some(kind)) => Some(Enclosure::enter(kind, &self.id)?),
+        let limits = match (self.who.kind(), &self.peer) {
+            (Some(Kind::Vm), _) if enclosed => Some(Limits::default()),
+            (_, Some(files)) => match files.adapter.limits {
+                peers::Limits::Harness => Some(self.limits),
+                peers::Limits::Machine if enclosed => Some(Limits::default()),
+                peers::Limits::Machine | peers::Limits::Runtime => None,
+            },
             _ => None,
         };
+        let enclosure = limits.map(|limits| Enclosure::enter(&limits, &self.id)).transpose()?;
         let deadline = Instant::now() + self.deadline;
         let asked = phase::now();
         let spawned = self.command.spawn();
@@ -64,8 +88,21 @@ impl Prepared {
             Failure::new(format!("cannot run {}", self.command.get_program().display()), source)
         })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let Prepared { who, id, stats, stderr, .. } = self;
-        Ok(Sandbox { asked, who, id, child, stdin, stdout, stats, stderr, deadline, _enclosure: enclosure })
+        let Prepared { who, id, stats, peer, stderr, expected, .. } = self;
+        Ok(Sandbox {
+            asked,
+            who,
+            id,
+            child,
+            stdin,
+            stdout,
+            stats,
+            peer,
+            stderr,
+            deadline,
+            expected,
+            _enclosure: enclosure,
+        })
     }
 }
 
@@ -97,9 +134,12 @@ pub struct Sandbox {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
-    stats: NamedTempFile,
+    stats: Option<NamedTempFile>,
+    peer: Option<Files>,
     stderr: File,
     deadline: Instant,
+    /// The byte that the default workload writes first.
+    expected: Option<u8>,
     _enclosure: Option<Enclosure>,
 }
 
@@ -122,7 +162,7 @@ impl Sandbox {
     /// Waits for the workload's first byte: the instant at which it was read, None when there was none.
     ///
     /// # Errors
-    /// Nothing came before the deadline.
+    /// Nothing came before the deadline, or somebody else's byte: a machine's console is not the workload's alone.
     pub fn first_byte(&mut self) -> Result<Option<u64>> {
         let stdout = self.stdout.as_mut().ok_or_else(|| Failure::refused("there is no standard output"))?;
         wait_readable(stdout.as_fd(), self.deadline)?;
@@ -130,12 +170,29 @@ impl Sandbox {
         let read = stdout
             .read(&mut first)
             .map_err(|source| Failure::new("cannot read the workload's first byte", source))?;
-        Ok((read == 1).then(phase::now))
+        let at = phase::now();
+        if read == 1 && self.expected.is_some_and(|expected| expected != first[0]) {
+            return Err(Failure::refused(format!(
+                "the first byte is {:?}, which the workload did not write",
+                char::from(first[0])
+            )));
+        }
+        Ok((read == 1).then_some(at))
     }
 
     /// Its memory, while it waits.
     pub fn ledger(&self) -> Ledger {
-        self.who.kind().map_or_else(Ledger::default, |kind| memory::read(self.pid(), &self.id, kind))
+        match self.who.kind() {
+            Some(kind) => memory::read(self.pid(), &self.id, kind),
+            None => memory::read_peer(self.pid(), self.workload(), &self.id),
+        }
+    }
+
+    /// A process of the workload, or the monitor of the machine that it is in: the last one that was started below the
+    /// program, or the one that a runtime with a daemon names.
+    pub fn workload(&self) -> i32 {
+        let named = self.peer.as_ref().and_then(Files::workload);
+        named.or_else(|| memory::leaf(self.pid())).unwrap_or_else(|| self.pid())
     }
 
     /// Tells the default workload to end: it waits for a line.
@@ -157,6 +214,7 @@ impl Sandbox {
         let drained = self.stdout.take().map_or(Ok(()), |mut stdout| drain(&mut stdout, self.deadline));
         if drained.is_err() {
             self.child.kill().map_err(|source| Failure::new("cannot end a launch that is late", source))?;
+            self.peer.iter().for_each(Files::remove);
         }
         let status =
             self.child.wait().map_err(|source| Failure::new("cannot wait for the launch", source))?;
@@ -164,13 +222,13 @@ impl Sandbox {
         drained.map(|()| (gone, status))
     }
 
-    /// What the monitor wrote about the run.
+    /// What the monitor wrote about the run; None of another runtime.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn figures(&self) -> Result<Vec<u8>> {
-        std::fs::read(self.stats.path())
-            .map_err(|source| Failure::new("cannot read the run's figures", source))
+    pub fn figures(&self) -> Result<Option<Vec<u8>>> {
+        let read = self.stats.as_ref().map(|stats| std::fs::read(stats.path())).transpose();
+        read.map_err(|source| Failure::new("cannot read the run's figures", source))
     }
 
     /// The last thing that it complained of.
@@ -189,6 +247,7 @@ impl Drop for Sandbox {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
+            self.peer.iter().for_each(Files::remove);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What is missing from the tables, and why: each reason once.
+//! What is missing from the tables, and why: each reason once; and what is not equal between the contenders.
 
 use std::collections::BTreeMap;
 
 use super::text::entry;
-use crate::compare::Report;
 use crate::compare::figures::{self, Figure};
+use crate::compare::{Report, equality};
 
 /// Gaps of samples, failed launches and rounds, contenders that cannot run here, ratios that would say nothing.
 pub fn render(out: &mut String, report: &Report, figures: &[Figure]) {
@@ -23,6 +23,9 @@ pub fn render(out: &mut String, report: &Report, figures: &[Figure]) {
     }
     for (why, times) in seen {
         entry(out, "absent", &format!("{why} ({times} times)"));
+    }
+    for mark in equality::marks(report) {
+        entry(out, "mark", &mark);
     }
     for (kind, why) in &report.skipped {
         entry(out, "absent", &format!("{kind}: {why}"));

@@ -124,6 +124,10 @@ fn clean_all(report: &mut Report) {
     host.settings = settings.iter().map(|(name, value)| (clean(name), clean(value))).collect();
     for sample in &mut report.samples {
         let crossings = std::mem::take(&mut sample.crossings);
+        if let Some(conditions) = &mut sample.conditions {
+            conditions.cpus = clean(&conditions.cpus);
+            conditions.namespaces.iter_mut().for_each(|name| *name = clean(name));
+        }
         sample.crossings = crossings.into_iter().map(|(name, count)| (clean(&name), count)).collect();
     }
 }

@@ -40,10 +40,19 @@ pub fn render(report: &Report) -> String {
 
 /// What a reader wants to know first, in sentences.
 fn answers(out: &mut String, report: &Report, figures: &[Figure]) {
-    let Some(name) = figures::shown_ratio(report) else { return };
-    let (over, under) = name.split_once('/').unwrap_or((&name, ""));
+    let of_peers = figures::of_peers(report);
+    let shown = figures::shown_ratio(report).filter(|name| !of_peers.contains(name));
+    for (entry, name) in
+        shown.map(|name| ("answer", name)).into_iter().chain(of_peers.into_iter().map(|name| ("peer", name)))
+    {
+        answer(out, figures, entry, &name);
+    }
+}
+
+fn answer(out: &mut String, figures: &[Figure], title: &str, name: &str) {
+    let (over, under) = name.split_once('/').unwrap_or((name, ""));
     let said = |id: &str, what: &str| -> Option<String> {
-        let ratio = figures.iter().find(|figure| figure.id == id)?.ratios.get(&name)?;
+        let ratio = figures.iter().find(|figure| figure.id == id)?.ratios.get(name)?;
         let interval = ratio.paired.interval?;
         let verdict = if ratio.differs { "" } else { " (within the noise)" };
         let [middle, low, high] = [ratio.paired.ratio, interval.low, interval.high].map(short);
@@ -55,7 +64,7 @@ fn answers(out: &mut String, report: &Report, figures: &[Figure]) {
             .filter_map(|(id, what)| said(id, what))
             .collect();
     if !all.is_empty() {
-        entry(out, "answer", &format!("{over} takes {} of what {under} takes", all.join(", ")));
+        entry(out, title, &format!("{over} takes {} of what {under} takes", all.join(", ")));
         out.push('\n');
     }
 }

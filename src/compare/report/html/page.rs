@@ -6,7 +6,7 @@ use crate::compare::figures::{self, Figure};
 use crate::compare::report::text::{self, amount};
 use crate::compare::rows::SECTIONS;
 use crate::compare::stats::Estimate;
-use crate::compare::{Contender, Report};
+use crate::compare::{Contender, Report, equality};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -90,6 +90,7 @@ fn conditions(report: &Report) -> String {
         format!("{} random blocks, seed {}, {} more as warm-up", report.runs, report.seed, report.warm_up),
     ]);
     lines.extend(report.skipped.iter().map(|(who, why)| vec![format!("no {who}"), why.clone()]));
+    lines.extend(equality::marks(report).into_iter().map(|mark| vec!["not equal".to_owned(), mark]));
     let failed = report.samples.iter().filter(|sample| sample.failure.is_some()).count();
     lines.push(vec!["failed".to_owned(), format!("{failed} of {} launches", report.samples.len())]);
     let stamps: String = host
