@@ -234,20 +234,6 @@ impl Virtqueue {
         &mut self,
         memory: &GuestMemory,
         interrupt: &Interrupt,
-        handle: impl FnMut(Chain) -> Option<u32>,
-    ) -> Result<Progress, DeviceError> {
-        self.serve_up_to(BUDGET, memory, interrupt, handle)
-    }
-
-    /// As [`Virtqueue::serve`], with a budget in bytes.
-    ///
-    /// # Errors
-    /// As [`Virtqueue::serve`].
-    pub fn serve_up_to(
-        &mut self,
-        budget: usize,
-        memory: &GuestMemory,
-        interrupt: &Interrupt,
         mut handle: impl FnMut(Chain) -> Option<u32>,
     ) -> Result<Progress, DeviceError> {
         let mut spent = 0;
@@ -262,7 +248,7 @@ impl Virtqueue {
                     return Ok(Progress::Done);
                 };
                 self.add_used(memory, head, written)?;
-                if spent >= budget {
+                if spent >= BUDGET {
                     self.signal(memory, interrupt)?;
                     return Ok(Progress::More);
                 }

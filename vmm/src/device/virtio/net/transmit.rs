@@ -23,13 +23,12 @@ impl Transmitter {
         Transmitter { queue, features }
     }
 
-    /// Sends the frames that are there, as long as the limit allows, and about so many bytes at most.
+    /// Sends the frames that are there, as long as the limit allows.
     ///
     /// # Errors
     /// The driver broke the queue.
     pub fn run(
         &mut self,
-        bytes: usize,
         to: &File,
         memory: &GuestMemory,
         interrupt: &Interrupt,
@@ -37,7 +36,7 @@ impl Transmitter {
         limit: &mut Option<RateLimiter>,
     ) -> Result<Progress, DeviceError> {
         let features = self.features;
-        self.queue.serve_up_to(bytes, memory, interrupt, |chain| {
+        self.queue.serve(memory, interrupt, |chain| {
             if !limit
                 .as_mut()
                 .is_none_or(|limit| limit.allow(chain.readable.len().saturating_sub(header::LEN) as u64))
