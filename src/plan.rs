@@ -5,7 +5,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use hv_common::landlock::Rule;
-use hv_common::{Id, Kind, Limits, Process, Program, Spec, procfs};
+use hv_common::{Id, Kind, Limits, Process, Program, Root, Spec, procfs};
+use hv_image::dirs::Dirs;
+use hv_image::{OpenError, root_tar};
 
 use crate::backend;
 use crate::cli::{MachineArgs, RunArgs, machine};
@@ -65,7 +67,7 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
         landlock: landlock(&typed.landlock)?,
     };
     let image = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
-    let root = hv_image::open(Path::new(&image), typed.rw)?;
+    let root = open(Path::new(&image), typed.rw)?;
     Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine })
 }
 
@@ -76,6 +78,16 @@ fn program(injected: Option<PathBuf>, mut args: Vec<OsString>) -> (Program, Vec<
         args.push(path.file_name().unwrap_or(path.as_os_str()).to_owned());
     }
     (Program::Injected(path), args)
+}
+
+/// A raw image, a directory, or a tar of a root file system.
+fn open(path: &Path, writable: bool) -> Result<Root> {
+    match hv_image::open(path, writable) {
+        Err(OpenError::Archive { .. }) => {
+            Ok(root_tar::open(path, writable, &Dirs::of_this_user()?.startable())?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 fn landlock(typed: &[OsString]) -> Result<Vec<Rule>> {

@@ -172,6 +172,29 @@ both_kinds! {
         }
     }
 
+    /// A tar of a root file system is an image like any other; packed, it is the same file.
+    fn root_tar(kind: Kind) {
+        if kind == Kind::Ctr && !rustix::process::geteuid().is_root() {
+            return println!("skipped: only root may mount a disk image");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let busybox = image::directory().join("bin/busybox");
+        let run = |applet: &[&str]| {
+            let done = std::process::Command::new(&busybox).args(applet).current_dir(dir.path()).status();
+            assert!(done.unwrap().success(), "{applet:?}");
+        };
+        let root = image::directory();
+        run(&["tar", "-cf", "root.tar", "-C", root.to_str().unwrap(), "."]);
+        run(&["gzip", "-1", "-k", "root.tar"]);
+        for name in ["root.tar", "root.tar.gz"] {
+            let script = "cat /etc/data && echo x > /etc/data && test -x /bin/busybox && cat /etc/data";
+            let done = finish(sandbox(kind, &dir.path().join(name), &[], &["sh", "-c", script]), b"").expect(0);
+            assert_eq!(done.text(), "from the image\nx\n", "{name}");
+        }
+        let refused = finish(sandbox(kind, &dir.path().join("root.tar"), &["--rw"], &["true"]), b"").expect(125);
+        assert!(refused.stderr.contains("archive") && refused.stderr.contains("--rw"), "{}", refused.stderr);
+    }
+
     /// With --rw, and only then, what a run writes is there for the next.
     fn writable_image(kind: Kind) {
         let Some(ext4) = image::raw().into_iter().find(|image| image.extension().is_some_and(|format| format == "ext4")) else {

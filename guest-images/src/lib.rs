@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`open()`]: a path becomes a [`Root`](hv_common::Root); [`superblock`] is how it is recognised.
+//!   [`root_tar`]: so does a tar of a root file system.
 //! - [`erofs`]: a directory becomes one read-only image file.
 //! - [`layer`]: tar streams, one over the other, become such a file.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
@@ -24,6 +25,7 @@ pub mod kernel;
 pub mod layer;
 pub mod modules;
 pub mod open;
+pub mod root_tar;
 pub mod store;
 pub mod superblock;
 

@@ -48,8 +48,19 @@ pub enum OpenError {
         /// What to do with it.
         mend: &'static str,
     },
+    /// It is an archive, and only an image can be used here.
+    #[error(
+        "{} is {what}: `hv ctr` and `hv vm` start it, here it has to be unpacked (`tar -C DIR -xf FILE`)",
+        path.display()
+    )]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// With article.
+        what: &'static str,
+    },
     /// It is nothing that hv knows.
-    #[error("{} has no ext4, EROFS or squashfs superblock: give hv a raw image file or a directory", path.display())]
+    #[error("{} has no ext4, EROFS or squashfs superblock and is no tar archive: give hv one of these, or a directory", path.display())]
     Unknown {
         /// The image.
         path: PathBuf,
@@ -158,7 +169,7 @@ fn recognise(file: &File) -> io::Result<Result<Superblock, Foreign>> {
     // Every superblock that hv starts is in the first page; only what is refused is read further.
     let start = read_start(file, 4096)?;
     match superblock::recognise(&start) {
-        Err(Foreign::Known { .. } | Foreign::Unknown) => {
+        Err(Foreign::Known { .. } | Foreign::Archive(_) | Foreign::Unknown) => {
             Ok(superblock::recognise(&read_start(file, superblock::HEAD)?))
         }
         decided => Ok(decided),
@@ -184,6 +195,7 @@ fn name_foreign(path: &Path, foreign: Foreign) -> OpenError {
     let path = path.into();
     match foreign {
         Foreign::Known { what, mend } => OpenError::Foreign { path, what, mend },
+        Foreign::Archive(what) => OpenError::Archive { path, what },
         Foreign::Unusable(format, why) => OpenError::Unusable { path, format, why },
         Foreign::Unknown => OpenError::Unknown { path },
     }

@@ -30,6 +30,8 @@ pub enum Foreign {
         /// What the user can do, as a sentence without a full stop.
         mend: &'static str,
     },
+    /// An archive that may have a root file system in it, with article.
+    Archive(&'static str),
     /// One of hv's file systems, in a form that cannot be used: which, and why.
     Unusable(Format, &'static str),
     /// Nothing that is known.
@@ -45,6 +47,9 @@ pub fn recognise(head: &[u8]) -> Result<Superblock, Foreign> {
         if let Some(found) = known(head) {
             return found;
         }
+    }
+    if let Some((.., what)) = ARCHIVES.iter().find(|(offset, magic, _)| has(head, *offset, magic)) {
+        return Err(Foreign::Archive(what));
     }
     let foreign = FOREIGN.iter().find(|(offset, magic, ..)| has(head, *offset, magic));
     if let Some((_, _, what, mend)) = foreign {
@@ -118,12 +123,18 @@ fn ext4(head: &[u8]) -> Found {
 
 const TO_RAW: &str = "convert it first: `qemu-img convert -O raw OLD NEW`";
 const UNPACK: &str = "unpack it first";
-const UNPACK_TAR: &str = "unpack it into a directory and give hv that (`tar -C DIR -xf FILE`)";
 const OTHER_FS: &str =
     "hv starts ext4, EROFS and squashfs: copy the files into one of these, or give hv a directory";
 const ONE_PARTITION: &str = "copy the root partition out of it first (`sfdisk -d FILE` shows where it is, in \
     sectors: `dd if=FILE of=NEW bs=512 skip=START count=SIZE`)";
 const NOT_AN_IMAGE: &str = "give hv a raw ext4, EROFS or squashfs image, or a directory";
+
+/// Offset, magic, what it is.
+const ARCHIVES: &[(usize, &[u8], &str)] = &[
+    (257, b"ustar", "a tar archive"),
+    (0, b"\x1f\x8b", "a gzip file"),
+    (0, b"\x28\xb5\x2f\xfd", "a zstd file"),
+];
 
 /// Offset, magic, what it is, what to do.
 const FOREIGN: &[(usize, &[u8], &str, &str)] = &[
@@ -137,9 +148,7 @@ const FOREIGN: &[(usize, &[u8], &str, &str)] = &[
     (64, b"\x7f\x10\xda\xbe", "a VDI image", TO_RAW),
     (0, b"WithoutFreeSpace", "a Parallels image", TO_RAW),
     (0, b"WithouFreSpacExt", "a Parallels image", TO_RAW),
-    (0, b"\x1f\x8b", "a gzip file", UNPACK),
     (0, b"\xfd7zXZ\0", "an xz file", UNPACK),
-    (0, b"\x28\xb5\x2f\xfd", "a zstd file", UNPACK),
     (0, b"\x04\x22\x4d\x18", "an LZ4 file", UNPACK),
     (0, b"BZh", "a bzip2 file", UNPACK),
     (0, b"PK\x03\x04", "a ZIP file", UNPACK),
@@ -148,7 +157,6 @@ const FOREIGN: &[(usize, &[u8], &str, &str)] = &[
     (0, b"!<arch>\n", "an ar archive or Debian package", UNPACK),
     (0, b"\x7fELF", "an ELF program", NOT_AN_IMAGE),
     (0, b"sqsh", "a big-endian squashfs, which Linux no longer reads", OTHER_FS),
-    (257, b"ustar", "a tar archive", UNPACK_TAR),
     (32769, b"CD001", "an ISO 9660 image", OTHER_FS),
     (0, b"XFSB", "an XFS image", OTHER_FS),
     (65600, b"_BHRfS_M", "a btrfs image", OTHER_FS),
@@ -227,6 +235,9 @@ mod tests {
         for (offset, magic, what, _) in FOREIGN {
             let named = recognise(&with(&[(*offset, magic)]));
             assert!(matches!(named, Err(Foreign::Known { what: w, .. }) if w == *what), "{what}: {named:?}");
+        }
+        for (offset, magic, what) in ARCHIVES {
+            assert_eq!(recognise(&with(&[(*offset, magic)])), Err(Foreign::Archive(what)));
         }
         let mbr = with(&[(446, &[0x80, 0, 0, 0, 0x83]), (510, &[0x55, 0xaa])]);
         assert!(matches!(recognise(&mbr), Err(Foreign::Known { what, .. }) if what.contains("MBR")));

@@ -144,7 +144,8 @@ pub struct RunArgs {
 /// What both kinds take.
 #[derive(Debug, Clone, Args)]
 pub struct SandboxArgs {
-    /// The image: a raw ext4, squashfs or EROFS file, or a directory; never changed without --rw
+    /// The image: a raw ext4, squashfs or EROFS file, a directory, or a tar of one (.tar, .tar.gz, .tar.zst); never
+    /// changed without --rw
     #[arg(required_unless_present = "rootfs", conflicts_with = "rootfs")]
     pub image: Option<PathBuf>,
     /// The image, as an option

@@ -32,6 +32,10 @@ pub use data::{Data, DataArea};
 pub(crate) use sparse::chunked_bytes;
 pub use tree::{BadEntry, Kind, MAX_NAME, Metadata, Node, NodeId, Tree};
 
+/// Changes whenever equal trees would become other bytes than before, so that images which an older hv has made
+/// are not taken for this one's.
+pub const WRITER: u32 = 1;
+
 /// An image cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {

@@ -113,6 +113,16 @@ impl Cache<'_> {
         if !stamp.is_settled() {
             return Ok(());
         }
+        self.set_entry(stamp, digest)
+    }
+
+    /// The same, however short ago the file changed.
+    #[cfg(test)]
+    pub(crate) fn remember_for_tests(&self, stamp: &Stamp, digest: &str) {
+        self.set_entry(stamp, digest).unwrap();
+    }
+
+    fn set_entry(&self, stamp: &Stamp, digest: &str) -> io::Result<()> {
         let entry = Entry { version: VERSION, stamp: stamp.clone(), digest: digest.into() };
         self.write(&stamp.name(), &entry)
     }

@@ -4,7 +4,7 @@
 //! the kernel's pages through the host's page cache.
 
 mod bzimage;
-mod cache;
+pub(crate) mod cache;
 pub(crate) mod elf;
 mod error;
 mod scan;

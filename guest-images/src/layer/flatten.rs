@@ -4,15 +4,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-
-use sha2::{Digest, Sha256};
 
 use super::merge::{Body, Merged, Node, Refused};
+use super::scan::{Scanned, UNPACKED, damaged};
 use super::stream::Layer;
-use super::tar::{Archive, Contents, Entry, TarError, What};
-use super::{LayerError, MAX_ENTRIES, MAX_LAYERS, MAX_NAMES, MAX_UNPACKED};
+use super::tar::{Archive, Contents, TarError};
+use super::{LayerError, MAX_UNPACKED};
 use crate::erofs::{self, Data, DataArea, Kind, NodeId, Tree, WriteError};
 
 /// An image's file.
@@ -34,150 +31,31 @@ pub struct Flattened {
 /// # Errors
 /// [`LayerError`] names the layer and the entry.
 pub fn flatten(layers: &[Layer], scratch: &Path) -> Result<Flattened, LayerError> {
-    if layers.len() > MAX_LAYERS {
-        return Err(LayerError::TooMuch { limit: "1024 layers" });
-    }
-    let mut merged = Merged::default();
-    let mut diff_ids = Vec::new();
-    for (layer, (entries, diff_id)) in layers.iter().zip(scan_all(layers)?) {
-        diff_ids.push(diff_id);
-        merged.apply(entries).map_err(|Refused { path, error }| LayerError::Entry {
-            layer: layer.name.clone(),
-            name: String::from_utf8_lossy(&path).escape_debug().collect(),
-            source: error,
-        })?;
-    }
-    let mut area = DataArea::new(scratch).map_err(LayerError::Write)?;
-    area.store_equal_once();
-    let nodes = merged.reachable();
-    let data = store(layers, &merged, &nodes, &mut area)?;
-    let tree = tree(&merged, &data, &mut area).map_err(LayerError::Write)?;
-    let file = area.complete(&tree).map_err(LayerError::Write)?;
-    Ok(Flattened { file, diff_ids, files: nodes.len() })
+    Scanned::read(layers)?.flatten(layers, scratch)
 }
 
-type Scanned = Result<(Vec<Entry>, String), LayerError>;
-
-/// What is counted over all layers.
-#[derive(Default)]
-struct Total {
-    entries: AtomicU64,
-    names: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Total {
-    fn add(to: &AtomicU64, more: u64, most: u64, limit: &'static str) -> Result<(), LayerError> {
-        match to.fetch_add(more, Ordering::Relaxed) + more > most {
-            true => Err(LayerError::TooMuch { limit }),
-            false => Ok(()),
+impl Scanned {
+    /// The second half of [`flatten()`], of the layers that were read.
+    ///
+    /// # Errors
+    /// [`LayerError`] names the layer and the entry.
+    pub fn flatten(self, layers: &[Layer], scratch: &Path) -> Result<Flattened, LayerError> {
+        let Scanned { entries, diff_ids } = self;
+        let mut merged = Merged::default();
+        for (layer, entries) in layers.iter().zip(entries) {
+            merged.apply(entries).map_err(|Refused { path, error }| LayerError::Entry {
+                layer: layer.name.clone(),
+                name: String::from_utf8_lossy(&path).escape_debug().collect(),
+                source: error,
+            })?;
         }
-    }
-
-    fn add_entry(&self, entry: &Entry) -> Result<(), LayerError> {
-        let rest = match &entry.what {
-            What::HardLink(target) | What::Link(target) => target.len(),
-            What::File(contents) => 16 * contents.sparse.as_ref().map_or(0, Vec::len),
-            _ => 0,
-        };
-        let xattrs: usize = entry.metadata.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let bytes = (entry.path.len() + rest + xattrs) as u64;
-        Total::add(&self.entries, 1, MAX_ENTRIES, "4194304 entries")?;
-        Total::add(&self.names, bytes, MAX_NAMES, "1 GiB of names and attributes")
-    }
-}
-
-/// The entries of all layers; as many layers at once as there are processors.
-fn scan_all(layers: &[Layer]) -> Result<Vec<(Vec<Entry>, String)>, LayerError> {
-    let (next, total) = (AtomicUsize::new(0), Total::default());
-    let found: Mutex<Vec<Option<Scanned>>> = Mutex::new(layers.iter().map(|_| None).collect());
-    let work = || {
-        while let Some((index, layer)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            layers.get(index).map(|layer| (index, layer))
-        } {
-            let scanned = scan(layer, &total);
-            let failed = scanned.is_err();
-            found.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(scanned);
-            if failed {
-                // Nobody begins another one.
-                next.store(layers.len(), Ordering::Relaxed);
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get()).min(layers.len());
-    std::thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(work)));
-        work();
-    });
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // A layer that was not begun stands behind one that failed, or beside it.
-    let (whole, failed): (Vec<_>, Vec<_>) = found.into_iter().flatten().partition(Result::is_ok);
-    match failed.into_iter().next() {
-        Some(failed) => failed.map(|one| vec![one]),
-        None => whole.into_iter().collect(),
-    }
-}
-
-fn scan(layer: &Layer, total: &Total) -> Scanned {
-    let source = layer.open().map_err(|source| LayerError::Read { layer: layer.name.clone(), source })?;
-    let mut archive = Archive::new(Hashed { source, hash: Sha256::new(), total, exceeded: false });
-    let mut entries = Vec::new();
-    loop {
-        match archive.next_entry() {
-            Ok(Some(entry)) => {
-                total.add_entry(&entry)?;
-                entries.push(entry);
-            }
-            Ok(None) => break,
-            Err(error) => {
-                return Err(match archive.into_inner().exceeded {
-                    true => LayerError::TooMuch { limit: UNPACKED },
-                    false => damaged(layer, error),
-                });
-            }
-        }
-    }
-    // The digest is of the whole stream, with what fills it up behind the end.
-    let mut rest = archive.into_inner();
-    if let Err(source) = io::copy(&mut rest, &mut io::sink()) {
-        return Err(match rest.exceeded {
-            true => LayerError::TooMuch { limit: UNPACKED },
-            false => LayerError::Read { layer: layer.name.clone(), source },
-        });
-    }
-    let found = crate::hex(&rest.hash.finalize());
-    match &layer.diff_id {
-        Some(expected) if *expected != found => {
-            Err(LayerError::Digest { layer: layer.name.clone(), expected: expected.clone(), found })
-        }
-        _ => Ok((entries, found)),
-    }
-}
-
-const UNPACKED: &str = "256 GiB of unpacked data";
-
-fn damaged(layer: &Layer, source: TarError) -> LayerError {
-    LayerError::Tar { layer: layer.name.clone(), source }
-}
-
-/// Bytes on their way, hashed and counted.
-struct Hashed<'a, R> {
-    source: R,
-    hash: Sha256,
-    total: &'a Total,
-    exceeded: bool,
-}
-
-impl<R: Read> Read for Hashed<'_, R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(into)?;
-        self.hash.update(&into[..count]);
-        if Total::add(&self.total.bytes, count as u64, MAX_UNPACKED, UNPACKED).is_err() {
-            self.exceeded = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(count)
+        let mut area = DataArea::new(scratch).map_err(LayerError::Write)?;
+        area.store_equal_once();
+        let nodes = merged.reachable();
+        let data = store(layers, &merged, &nodes, &mut area)?;
+        let tree = tree(&merged, &data, &mut area).map_err(LayerError::Write)?;
+        let file = area.complete(&tree).map_err(LayerError::Write)?;
+        Ok(Flattened { file, diff_ids, files: nodes.len() })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! `stream`: a blob becomes the bytes of its tar; [`tar`]: those become entries, with `pax` for their
-//! extended headers; [`merge`]: entries of all layers become one tree (pure); [`flatten()`]: the tree becomes
+//! extended headers; `scan`: all layers are read once; [`merge`]: entries of all layers become one tree (pure); [`flatten()`]: the tree becomes
 //! one EROFS file, with the data straight from the streams.
 //!
 //! Nothing is unpacked to disk and no name of an image ever reaches the host's file system, so no name can
@@ -13,12 +13,14 @@ mod flatten;
 mod header;
 pub mod merge;
 mod pax;
+mod scan;
 mod stream;
 pub mod tar;
 
 use std::io;
 
 pub use flatten::{Flattened, flatten};
+pub use scan::Scanned;
 pub use stream::{Layer, Packing};
 
 /// The most layers of one image. Engines stop far earlier: overlayfs takes 500, docker 127.
@@ -83,4 +85,4 @@ pub enum LayerError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

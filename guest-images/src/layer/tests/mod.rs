@@ -13,7 +13,7 @@ use crate::erofs::tests::{Mounted, bytes_of};
 mod made;
 mod reference;
 
-pub(super) use made::Tar;
+pub(crate) use made::Tar;
 
 pub(super) fn layer(bytes: &[u8]) -> Layer {
     let mut blob = tempfile::tempfile().unwrap();
