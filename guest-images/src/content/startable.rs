@@ -8,10 +8,8 @@ use rustix::fs::FlockOperation;
 use super::error::at;
 use super::{Chosen, Config, ContentError, Descriptor, Digest, Manifest, Platform, Store, media};
 use crate::draft;
+use crate::erofs::WRITER;
 use crate::layer::{self, Layer};
-
-/// Changes whenever the same layers would become other bytes, so that files of an older hv are not used.
-const WRITER: u32 = 1;
 
 /// An image, ready to be started.
 #[derive(Debug)]
