@@ -2,7 +2,7 @@
 //! anything. It fails by panicking (an overflow is a panic too), by not ending, or by using too much memory.
 //!
 //! - [`target`]: the list. [`devices`], [`registers`]: a guest's side. [`files`]: kernels and archives.
-//!   [`words`]: what is typed, asked for and said.
+//!   [`layers`]: images' layers, and [`erofs`], which reads what they became. [`words`]: what is typed, asked for and said.
 //! - [`rig`]: a virtio device on queue memory, driven by the bytes of an [`input`].
 //! - [`mutate`]: changes inputs, for runs without libFuzzer. [`seeds`]: where inputs begin.
 //!
@@ -12,8 +12,10 @@
 #![forbid(unsafe_code)]
 
 pub mod devices;
+pub mod erofs;
 pub mod files;
 pub mod input;
+pub mod layers;
 pub mod mutate;
 pub mod registers;
 pub mod rig;

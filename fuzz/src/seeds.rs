@@ -216,3 +216,51 @@ pub fn wire() -> Vec<Vec<u8>> {
     }
     vec![all]
 }
+
+/// An entry of a tar.
+fn entry(kind: u8, name: &str, link: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, name.as_bytes());
+    put(100, b"0000755");
+    put(108, b"0000001");
+    put(116, b"0000002");
+    put(124, format!("{:011o}", data.len()).as_bytes());
+    put(136, b"13727410000");
+    put(148, b"        ");
+    put(156, &[kind]);
+    put(157, link.as_bytes());
+    put(257, b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header.extend_from_slice(data);
+    header.resize(header.len().next_multiple_of(512), 0);
+    header
+}
+
+/// Layers: everything that an entry can be, alone and over another layer.
+pub fn layers() -> Vec<Vec<u8>> {
+    let all = [
+        entry(b'5', "d/", "", b""),
+        entry(b'0', "d/x", "", b"text"),
+        entry(b'0', "d/big", "", &[b'x'; 5000]),
+        entry(b'1', "d/same", "d/x", b""),
+        entry(b'2', "l", "d", b""),
+        entry(b'x', "pax", "", b"19 path=l/through!\n25 SCHILY.xattr.user.a=b\n"),
+        entry(b'0', "short", "", b"through a link"),
+        entry(b'x', "pax", "", b"25 GNU.sparse.size=20000\n25 GNU.sparse.map=9000,4\n"),
+        entry(b'0', "sparse", "", b"data"),
+        entry(b'3', "c", "", b""),
+        entry(b'6', "fifo", "", b""),
+    ]
+    .concat();
+    let upper = [
+        entry(b'0', ".wh.l", "", b""),
+        entry(b'0', "d/.wh..wh..opq", "", b""),
+        entry(b'0', "d/new", "", b"new"),
+        entry(b'1', "hard", "c", b""),
+    ]
+    .concat();
+    let over = [&[1, (all.len() / 512) as u8][..], &all, &upper].concat();
+    vec![[&[0][..], &all].concat(), over]
+}

@@ -1,6 +1,6 @@
 //! All targets.
 
-use crate::{devices, files, registers, seeds, words};
+use crate::{devices, files, layers, registers, seeds, words};
 
 /// One kind of bytes.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ const fn target(name: &'static str, body: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>
 }
 
 /// By name.
-pub const ALL: [Target; 16] = [
+pub const ALL: [Target; 17] = [
     target("arguments", words::arguments, seeds::arguments),
     target("balloon", devices::balloon, seeds::device),
     target("block", devices::block, seeds::block),
@@ -28,6 +28,7 @@ pub const ALL: [Target; 16] = [
     target("cpu_template", files::cpu_template, seeds::cpu_template),
     target("elf", files::elf, seeds::elf),
     target("initramfs", files::initramfs, seeds::text),
+    target("layers", layers::layers, seeds::layers),
     target("mmio_registers", registers::mmio, seeds::registers),
     target("net", devices::net, seeds::net),
     target("pci_registers", registers::pci, seeds::registers),

@@ -97,7 +97,7 @@ macro_rules! bodies {
 }
 
 bodies! {
-    arguments balloon block bzimage console control cpu_template elf initramfs mmio_registers net pci_registers rng
+    arguments balloon block bzimage console control cpu_template elf initramfs layers mmio_registers net pci_registers rng
     serial vsock wire
 }
 

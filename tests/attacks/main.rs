@@ -7,11 +7,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../../guest-images/src/layer/tests/made.rs"]
+#[allow(dead_code, reason = "tests of layers use more of it")]
+mod made;
+
 mod hostile;
 mod table;
 mod trace;
 
 mod ctr {
+    mod archives;
     mod entry;
     mod images;
     mod kernel;

@@ -55,7 +55,7 @@ pub(super) fn image(store: &Store, platform: &str, data: &[u8]) -> Descriptor {
 }
 
 #[test]
-fn a_blob_is_what_its_name_says_or_it_is_not_stored() {
+fn attack_25_a_blob_is_what_its_name_says_or_it_is_not_stored() {
     let (_dir, store) = store();
     let digest = Digest::of(b"hello");
     let refused = |bytes: &[u8], digest: &Digest, size| store.put(bytes, Some((digest, size))).unwrap_err();
@@ -189,7 +189,7 @@ fn the_platform_is_chosen_and_attestations_are_not() {
 }
 
 #[test]
-fn indexes_in_indexes_end_and_a_manifest_is_no_index() {
+fn attack_25_cve_2021_41190_indexes_in_indexes_end_and_a_manifest_is_no_index() {
     let (_dir, store) = store();
     let mut image = image(&store, "linux/amd64", b"x");
     let as_index = Descriptor { media_type: media::INDEX.into(), ..image.clone() };
@@ -223,7 +223,7 @@ fn an_image_becomes_the_same_file_once() {
 }
 
 #[test]
-fn bug_25_layers_that_are_not_what_the_image_says_are_refused() {
+fn attack_25_layers_that_are_not_what_the_image_says_are_refused() {
     let (_dir, store) = store();
     let layer = put(&store, media::LAYER, &tar("file", b"x"));
     let make = |diff_ids: Vec<Digest>, layers: Vec<Descriptor>| {

@@ -24,10 +24,14 @@ impl Scanned {
     /// # Errors
     /// [`LayerError`] names the layer.
     pub fn read(layers: &[Layer]) -> Result<Scanned, LayerError> {
+        Scanned::within(layers, Limits::ALL)
+    }
+
+    pub(super) fn within(layers: &[Layer], limits: Limits) -> Result<Scanned, LayerError> {
         if layers.len() > MAX_LAYERS {
             return Err(LayerError::TooMuch { limit: "1024 layers" });
         }
-        let (entries, diff_ids) = scan_all(layers)?.into_iter().unzip();
+        let (entries, diff_ids) = scan_all(layers, Total::new(limits))?.into_iter().unzip();
         Ok(Scanned { entries, diff_ids })
     }
 
@@ -55,15 +59,33 @@ impl Scanned {
 
 type One = Result<(Vec<Entry>, String), LayerError>;
 
+/// What all layers of an image may have together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub entries: u64,
+    pub names: u64,
+    pub unpacked: u64,
+}
+
+impl Limits {
+    /// Those that are stated.
+    pub(super) const ALL: Limits = Limits { entries: MAX_ENTRIES, names: MAX_NAMES, unpacked: MAX_UNPACKED };
+}
+
 /// What is counted over all layers.
-#[derive(Default)]
 struct Total {
+    limits: Limits,
     entries: AtomicU64,
     names: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Total {
+    fn new(limits: Limits) -> Total {
+        let [entries, names, bytes] = [const { AtomicU64::new(0) }; 3];
+        Total { limits, entries, names, bytes }
+    }
+
     fn add(to: &AtomicU64, more: u64, most: u64, limit: &'static str) -> Result<(), LayerError> {
         match to.fetch_add(more, Ordering::Relaxed) + more > most {
             true => Err(LayerError::TooMuch { limit }),
@@ -79,14 +101,14 @@ impl Total {
         };
         let xattrs: usize = entry.metadata.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         let bytes = (entry.path.len() + rest + xattrs) as u64;
-        Total::add(&self.entries, 1, MAX_ENTRIES, "4194304 entries")?;
-        Total::add(&self.names, bytes, MAX_NAMES, "1 GiB of names and attributes")
+        Total::add(&self.entries, 1, self.limits.entries, "4194304 entries")?;
+        Total::add(&self.names, bytes, self.limits.names, "1 GiB of names and attributes")
     }
 }
 
 /// The entries of all layers; as many layers at once as there are processors.
-fn scan_all(layers: &[Layer]) -> Result<Vec<(Vec<Entry>, String)>, LayerError> {
-    let (next, total) = (AtomicUsize::new(0), Total::default());
+fn scan_all(layers: &[Layer], total: Total) -> Result<Vec<(Vec<Entry>, String)>, LayerError> {
+    let next = AtomicUsize::new(0);
     let found: Mutex<Vec<Option<One>>> = Mutex::new(layers.iter().map(|_| None).collect());
     let work = || {
         while let Some((index, layer)) = {
@@ -170,7 +192,7 @@ impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(into)?;
         self.hash.update(&into[..count]);
-        if Total::add(&self.total.bytes, count as u64, MAX_UNPACKED, UNPACKED).is_err() {
+        if Total::add(&self.total.bytes, count as u64, self.total.limits.unpacked, UNPACKED).is_err() {
             self.exceeded = true;
             return Err(io::ErrorKind::FileTooLarge.into());
         }

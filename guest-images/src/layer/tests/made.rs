@@ -5,6 +5,8 @@
 pub(crate) struct Tar {
     bytes: Vec<u8>,
     records: Vec<u8>,
+    /// A device's.
+    numbers: (u32, u32),
     pub(crate) mode: u32,
     pub(crate) owner: u32,
     pub(crate) time: u64,
@@ -32,8 +34,17 @@ impl Tar {
     }
 
     /// An attribute of the next entry.
-    pub(crate) fn xattr(mut self, name: &str, value: &[u8]) -> Tar {
-        let rest = [b" SCHILY.xattr.", name.as_bytes(), b"=", value, b"\n"].concat();
+    pub(crate) fn xattr(self, name: &str, value: &[u8]) -> Tar {
+        self.bytes_record(&format!("SCHILY.xattr.{name}"), value)
+    }
+
+    /// A record of the next entry's extended header.
+    pub(crate) fn record(self, key: &str, value: &str) -> Tar {
+        self.bytes_record(key, value.as_bytes())
+    }
+
+    fn bytes_record(mut self, key: &str, value: &[u8]) -> Tar {
+        let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
         let mut length = rest.len();
         while length != rest.len() + length.to_string().len() {
             length = rest.len() + length.to_string().len();
@@ -41,6 +52,14 @@ impl Tar {
         self.records.extend_from_slice(length.to_string().as_bytes());
         self.records.extend_from_slice(&rest);
         self
+    }
+
+    #[allow(dead_code, reason = "whole-program tests, which have this file too, use it")]
+    pub(crate) fn device(mut self, kind: u8, name: &str, major: u32, minor: u32) -> Tar {
+        self.numbers = (major, minor);
+        let mut tar = self.entry(kind, name.as_bytes(), "", b"");
+        tar.numbers = (0, 0);
+        tar
     }
 
     pub(crate) fn entry(mut self, kind: u8, name: &[u8], link: &str, data: &[u8]) -> Tar {
@@ -64,6 +83,8 @@ impl Tar {
         number(116, 7, self.owner.into());
         number(124, 11, data.len() as u64);
         number(136, 11, self.time);
+        number(329, 7, self.numbers.0.into());
+        number(337, 7, self.numbers.1.into());
         header[156] = kind;
         header[157..157 + link.len()].copy_from_slice(link.as_bytes());
         header[257..265].copy_from_slice(b"ustar\x0000");
