@@ -7,17 +7,11 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 use rustix::thread::Pid;
 
-/// `struct mount_attr` of linux/mount.h.
-#[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    userns: u64,
-}
+mod mounts;
+
+pub(crate) use mounts::{change_mount, make_mounts_private, map_ids, restrict_mount};
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
@@ -165,23 +159,6 @@ pub(crate) unsafe fn clone_sharing_memory(
     Pid::from_raw(check(result.into())? as i32).ok_or(Errno::CHILD)
 }
 
-/// Adds attributes to one mount.
-pub(crate) fn restrict_mount(mount: BorrowedFd<'_>, set: MountAttrFlags) -> Result<(), Errno> {
-    let attributes = MountAttr { set: u64::from(set.bits()), clear: 0, propagation: 0, userns: 0 };
-    mount_setattr(mount, c"", libc::AT_EMPTY_PATH, &attributes)
-}
-
-/// Changes one mount, or it and all below it.
-pub(crate) fn change_mount(
-    mount: BorrowedFd<'_>,
-    change: crate::oci::step::Change,
-    recursive: bool,
-) -> Result<(), Errno> {
-    let crate::oci::step::Change { set, clear, propagation } = change;
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    mount_setattr(mount, c"", flags, &MountAttr { set, clear, propagation, userns: 0 })
-}
-
 /// `struct sched_attr` of linux/sched/types.h, first version.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -237,32 +214,6 @@ pub(crate) fn set_affinity(pid: i32, mask: &[u64; 64]) -> Result<(), Errno> {
 pub(crate) fn set_personality(domain: u32) -> Result<(), Errno> {
     // SAFETY: a plain number; no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_personality, libc::c_ulong::from(domain)) }).map(drop)
-}
-
-/// Makes every mount of this mount namespace private: nothing goes out or comes in any more.
-pub(crate) fn make_mounts_private() -> Result<(), Errno> {
-    let attributes = MountAttr { set: 0, clear: 0, propagation: libc::MS_PRIVATE, userns: 0 };
-    mount_setattr(rustix::fs::CWD, c"/", libc::AT_RECURSIVE, &attributes)
-}
-
-fn mount_setattr(
-    dir: BorrowedFd<'_>,
-    path: &std::ffi::CStr,
-    flags: i32,
-    attributes: &MountAttr,
-) -> Result<(), Errno> {
-    // SAFETY: path and attributes are valid for the call, and the size is that of the structure.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            dir.as_raw_fd(),
-            path.as_ptr(),
-            flags,
-            &raw const *attributes,
-            size_of::<MountAttr>(),
-        )
-    };
-    check(result).map(drop)
 }
 
 /// Gives this process a session keyring of its own, empty. A kernel without keys has none to share.

@@ -35,24 +35,25 @@ if [ "${HV_CLIENTS_INSIDE:-}" = '' ]; then
         done
     }
     trap clean EXIT
-    status=0
-    echo "$dirs" | (
-        while read -r controllers dir; do
-            mkdir "$dir"
-            case $controllers in
-                cpuset)
-                    cat "$dir/../cpuset.cpus" > "$dir/cpuset.cpus"
-                    cat "$dir/../cpuset.mems" > "$dir/cpuset.mems"
-                    ;;
-            esac
-            # This shell: the clean-up stays outside.
-            sh -c 'echo $PPID > "$1"' sh "$dir/cgroup.procs"
-        done
-        export HV_CLIENTS_INSIDE=1
-        exec unshare --mount --net --pid --ipc --uts --cgroup --fork --kill-child \
-            sh "$0" "$root" "$bin" "$script" < /dev/null
-    ) || status=$?
-    exit "$status"
+    HV_CLIENTS_GROUPS=$dirs HV_CLIENTS_INSIDE=processes unshare --mount --net --pid --ipc --uts --fork --kill-child \
+        sh "$0" "$root" "$bin" "$script" < /dev/null
+    exit
+fi
+if [ "$HV_CLIENTS_INSIDE" = processes ]; then
+    # Nobody but this shell is in the groups: one that processes are in gives no controllers to groups below it.
+    while read -r controllers dir; do
+        mkdir "$dir"
+        case $controllers in
+            cpuset)
+                cat "$dir/../cpuset.cpus" > "$dir/cpuset.cpus"
+                cat "$dir/../cpuset.mems" > "$dir/cpuset.mems"
+                ;;
+        esac
+        echo $$ > "$dir/cgroup.procs"
+    done << END
+$HV_CLIENTS_GROUPS
+END
+    HV_CLIENTS_INSIDE=groups exec unshare --cgroup sh "$0" "$root" "$bin" "$script"
 fi
 
 mount --make-rprivate /

@@ -34,6 +34,19 @@ pub(super) struct Rule {
     access: u32,
 }
 
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verb = if self.allow { "allow" } else { "deny" };
+        let number = |number: i64| if number < 0 { "*".into() } else { number.to_string() };
+        let letters: String = [(2, 'r'), (4, 'w'), (1, 'm')]
+            .iter()
+            .filter(|(bit, _)| self.access & bit != 0)
+            .map(|one| one.1)
+            .collect();
+        write!(f, "{verb} device {} {}:{} {letters}", self.kind, number(self.major), number(self.minor))
+    }
+}
+
 /// All rules in the order in which they count: nothing at first, then what is asked for, then what every
 /// container may.
 pub(super) fn rules(asked: &[DeviceRule]) -> Result<Vec<Rule>, Error> {

@@ -83,10 +83,8 @@ impl Group {
             Err(_) if root => place.top.join(PARENT).join(below),
             Err(_) => place.own.join(PARENT).join(below),
         };
-        let asked: Vec<Controller> = settings::settings(resources, &|one| !layout.v1.contains_key(&one))?
-            .iter()
-            .filter_map(|setting| setting.controller)
-            .collect();
+        let asked: Vec<Controller> =
+            settings::on_host(resources, layout)?.iter().filter_map(|setting| setting.controller).collect();
         let mut places: Vec<Place> = Vec::new();
         if let Some(place) = &layout.unified {
             let controllers = BASE_UNIFIED.iter().chain(&asked).filter(|one| !layout.v1.contains_key(one));

@@ -2,7 +2,7 @@
 //! cannot do is an error that names the field.
 
 use super::resources::{BlockIo, Cpu, Memory, Network, Resources, Throttle};
-use super::{Controller, Error};
+use super::{Controller, Error, Layout, devices};
 
 /// One file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,36 @@ pub(super) struct Setting {
     pub value: String,
     /// Another file of the same meaning, for kernels that have that one instead.
     pub instead: Option<(String, String)>,
+}
+
+/// The settings on a host with this layout.
+///
+/// # Errors
+/// As [`settings`], or the hierarchy that they are for is not there.
+pub(super) fn on_host(resources: &Resources, layout: &Layout) -> Result<Vec<Setting>, Error> {
+    if !resources.unified.is_empty() && layout.unified.is_none() {
+        return Err(refused(
+            Controller::Unified,
+            "resources.unified needs cgroup v2, which is not mounted here",
+        ));
+    }
+    settings(resources, &|controller| !layout.v1.contains_key(&controller))
+}
+
+impl Resources {
+    /// What would be written for them on a host with this layout, one a line. Pure.
+    ///
+    /// # Errors
+    /// Something is asked for that the version of cgroups there does not have, or makes no sense.
+    pub fn words(&self, layout: &Layout) -> Result<Vec<String>, Error> {
+        let settings = on_host(self, layout)?;
+        let mut lines: Vec<String> =
+            settings.iter().map(|one| format!("write `{}` to {}", one.value, one.file)).collect();
+        if !self.devices.is_empty() {
+            lines.extend(devices::rules(&self.devices)?.iter().map(ToString::to_string));
+        }
+        Ok(lines)
+    }
 }
 
 /// Collects settings for one version of a controller.
@@ -45,7 +75,7 @@ pub(super) fn settings(
         table.add(Controller::Pids, "pids.max", value);
     }
     if let Some(block) = &resources.block_io {
-        table.block(block);
+        table.block(block)?;
     }
     for page in &resources.hugepage_limits {
         // The size is part of a file's name.
@@ -205,9 +235,14 @@ impl Table<'_> {
         Ok(())
     }
 
-    fn block(&mut self, block: &BlockIo) {
+    fn block(&mut self, block: &BlockIo) -> Result<(), Error> {
         const IO: Controller = Controller::Io;
         let unified = (self.unified)(IO);
+        let leaf =
+            block.leaf_weight.is_some() || block.weight_device.iter().any(|one| one.leaf_weight.is_some());
+        if unified && leaf {
+            return Err(refused(IO, "cgroup v2 has no blockIO.leafWeight"));
+        }
         if let Some(weight) = block.weight.filter(|weight| *weight > 0) {
             let converted = format!("default {}", 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990);
             match unified {
@@ -253,6 +288,7 @@ impl Table<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     fn network(&mut self, network: &Network) -> Result<(), Error> {

@@ -23,10 +23,12 @@ mod identity;
 mod injected;
 mod inside;
 mod restrict;
+mod rights;
 
 pub use child::{ExecFailure, Step};
 pub use identity::Identity;
 pub use injected::sealed;
+pub use rights::Rights;
 
 use crate::exit;
 use crate::spec::Process;

@@ -29,6 +29,7 @@ const FLAGS: [(&str, u64); 7] = [
 const CLASSES: [(&str, u32); 3] = [("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)];
 
 /// Checked attributes.
+#[derive(Debug)]
 struct Attributes {
     oom: Option<i32>,
     scheduler: Option<sys::SchedAttr>,
@@ -113,6 +114,13 @@ fn affinity(process: &Process, before: bool) -> Result<Option<[u64; 64]>, Error>
         (first..=last).for_each(|cpu| mask[cpu / 64] |= 1 << (cpu % 64));
     }
     Ok(Some(mask))
+}
+
+/// All that would be set, for a test that compares.
+#[cfg(test)]
+pub(super) fn shown(process: &Process) -> String {
+    let masks = [true, false].map(|before| affinity(process, before).map(|mask| mask.map(|mask| mask[0])));
+    format!("{:?} {masks:?}", attributes(process))
 }
 
 #[cfg(test)]

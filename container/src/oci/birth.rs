@@ -1,6 +1,6 @@
 //! The monitor's part of a birth: one clone3, from a process that has joined what is to be joined.
 
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{WaitOptions, waitpid};
@@ -8,6 +8,7 @@ use rustix::thread::Pid;
 
 use super::spaces::Spaces;
 use crate::error::Error;
+use crate::idmap::IdMap;
 use crate::spawn::pipe;
 use crate::sys;
 
@@ -82,6 +83,34 @@ pub(super) unsafe fn bear(
     let pid = Pid::from_raw(number).ok_or_else(|| failed(Errno::CHILD))?;
     // SAFETY: the helper has left this descriptor in the table that it shared, and is gone.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// A user namespace with these maps that nobody is in: for mounts whose files' ids are mapped.
+pub(super) fn user_namespace(ids: &IdMap) -> Result<OwnedFd, Error> {
+    let (waits, held) = pipe()?;
+    let theirs = held.as_raw_fd();
+    // SAFETY: the child closes one descriptor of its own table, reads one byte and ends.
+    let pid = match unsafe { sys::clone3(libc::CLONE_NEWUSER as u64, None) } {
+        Ok(sys::Cloned::Parent(pid, _)) => pid,
+        Ok(sys::Cloned::Child) => {
+            sys::close(theirs);
+            let _ = rustix::io::read(&waits, &mut [0u8; 1]);
+            sys::exit_now(0);
+        }
+        Err(errno) => return Err(failed(errno)),
+    };
+    let path = format!("/proc/{}/ns/user", pid.as_raw_pid());
+    let opened = ids.apply(pid).and_then(|()| {
+        std::fs::File::open(&path).map_err(|source| Error::System {
+            operation: "open",
+            object: path,
+            mend: "see `hv check` for what this host allows",
+            source,
+        })
+    });
+    drop(held);
+    let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+    opened.map(OwnedFd::from)
 }
 
 /// Whether [`bear`] puts the process into the cgroup that it is given: else the caller moves it afterwards.

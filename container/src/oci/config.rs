@@ -36,6 +36,12 @@ pub struct Config {
     pub linux: Linux,
     /// For a VM; refused here.
     pub vm: Option<serde_json::Value>,
+    /// Of another platform; refused.
+    pub windows: Option<serde_json::Value>,
+    /// Of another platform; refused.
+    pub solaris: Option<serde_json::Value>,
+    /// Of another platform; refused.
+    pub zos: Option<serde_json::Value>,
 }
 
 /// `root`.
@@ -62,6 +68,8 @@ pub struct Process {
     pub env: Vec<String>,
     /// Program and arguments.
     pub args: Vec<String>,
+    /// Of another platform; refused.
+    pub command_line: Option<String>,
     /// Who it is.
     pub user: User,
     /// The five sets.

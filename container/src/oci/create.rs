@@ -1,15 +1,13 @@
 //! A bundle becomes a process that waits to be started: the monitor's side.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hv_common::cgroup::Group;
 use hv_common::starter::{ExecFailure, Failure, Step as Stage};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::Pid;
 
@@ -19,8 +17,8 @@ use super::hooks::{self, Moment};
 use super::plan::{self, Facts, Wish};
 use super::process::Around;
 use super::spaces::{self, KINDS, Spaces};
-use super::step::{BundleStep, Change, Copied, Place, Source};
-use super::{Bundle, attributes, birth, process, refuse};
+use super::step::BundleStep;
+use super::{Bundle, attributes, birth, process, refuse, sources};
 use crate::error::Error;
 use crate::inside::{Contained, User};
 use crate::report::Report;
@@ -87,7 +85,7 @@ pub fn create(creation: Creation<'_>) -> Result<Created, Error> {
     let root = open_root(&creation.bundle.root())?;
     // A process of another user namespace may not look into what it is to bind: its monitor does.
     let clones = creation.facts.privileged && !matches!(user, User::Joined);
-    open_sources(&mut steps, &root, clones, config.linux.rootfs_propagation.as_deref().unwrap_or(""))?;
+    sources::open(&mut steps, &root, clones, config.linux.rootfs_propagation.as_deref().unwrap_or(""))?;
     let around = Around {
         seccomp: config.linux.seccomp.as_ref(),
         inherited: creation.inherited,
@@ -354,118 +352,4 @@ fn connect_notify(config: &super::Config) -> Result<Option<OwnedFd>, Error> {
     let socket = std::os::unix::net::UnixStream::connect(path)
         .map_err(|source| Error::Field { field: "linux.seccomp.listenerPath".into(), source })?;
     Ok(Some(socket.into()))
-}
-
-/// Opens what steps mount, with the caller's rights.
-fn open_sources(steps: &mut [Step], root: &OwnedFd, clones: bool, propagation: &str) -> Result<(), Error> {
-    let shared = propagation.ends_with("shared");
-    for step in steps {
-        match step {
-            Step::Bundle(BundleStep::Root(source)) => {
-                let kind = if propagation.is_empty() || propagation.ends_with("private") {
-                    libc::MS_PRIVATE
-                } else {
-                    libc::MS_SLAVE
-                };
-                open_source(source, clones, Some(kind), "root.path")?;
-            }
-            Step::Bundle(BundleStep::Bind(bind)) => {
-                let field = format!("mounts ({})", bind.at);
-                bind.directory = is_directory(&bind.source, &field)?;
-                open_source(&mut bind.source, clones, (!shared).then_some(libc::MS_SLAVE), &field)?;
-            }
-            Step::Bundle(BundleStep::New(new)) if new.filesystem.as_c_str() == c"tmpfs" => {
-                take_mode(new, root);
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn is_directory(source: &Source, field: &str) -> Result<bool, Error> {
-    let Source::Path(path, _) = source else { return Ok(true) };
-    let stat = rustix::fs::stat(path.as_c_str()).map_err(|errno| Error::Field {
-        field: format!("{field} with source {}", path.to_string_lossy()),
-        source: errno.into(),
-    })?;
-    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory)
-}
-
-fn open_source(source: &mut Source, clones: bool, kind: Option<u64>, field: &str) -> Result<(), Error> {
-    let Source::Path(path, recursive) = source else { return Ok(()) };
-    if !clones {
-        return Ok(());
-    }
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if *recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    let failed = |errno: Errno| Error::Field { field: field.to_owned(), source: errno.into() };
-    let tree = open_tree(CWD, path.as_c_str(), flags).map_err(failed)?;
-    if let Some(propagation) = kind {
-        let change = Change { propagation, ..Change::default() };
-        sys::change_mount(tree.as_fd(), change, true).map_err(failed)?;
-    }
-    *source = Source::Tree(tree);
-    Ok(())
-}
-
-/// A tmpfs over a directory that is there has that directory's mode, if no other is asked for.
-fn take_mode(new: &mut super::step::New, root: &OwnedFd) {
-    if new.options.iter().any(|(key, _)| key.as_c_str() == c"mode") {
-        return;
-    }
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found =
-        rustix::fs::openat2(root, new.at.path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how);
-    if let Ok(stat) = found.and_then(rustix::fs::fstat)
-        && let Ok(mode) = CString::new(format!("{:o}", stat.st_mode & 0o7777))
-    {
-        new.options.push((c"mode".to_owned(), mode));
-    }
-}
-
-/// The most files that a tmpfs is filled with.
-const MOST: usize = 100_000;
-
-/// What lies at a place of the root file system, for a tmpfs that is mounted over it.
-pub(super) fn contents(root: &Path, at: &Place) -> Vec<Copied> {
-    let mut found = Vec::new();
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|root| rustix::fs::openat2(&root, at.path.as_c_str(), flags, Mode::empty(), how));
-    if let Ok(dir) = dir {
-        list(&dir, &PathBuf::new(), &mut found);
-    }
-    found
-}
-
-fn list(dir: &OwnedFd, path: &Path, found: &mut Vec<Copied>) {
-    use rustix::fs::{AtFlags, FileType, openat, readlinkat, statat};
-    let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if [c".", c".."].contains(&name) || found.len() >= MOST {
-            continue;
-        }
-        let Ok(stat) = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        let below = path.join(std::ffi::OsStr::new(name.to_string_lossy().as_ref()));
-        let Ok(text) = CString::new(below.as_os_str().as_encoded_bytes()) else { continue };
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let target = match kind {
-            FileType::Symlink => readlinkat(dir, name, Vec::new()).ok(),
-            FileType::Directory | FileType::RegularFile => None,
-            // Sockets, pipes and devices are not copied.
-            _ => continue,
-        };
-        found.push(Copied { path: text, mode: stat.st_mode, owner: (stat.st_uid, stat.st_gid), target });
-        if kind == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            if let Ok(inner) = openat(dir, name, flags, Mode::empty()) {
-                list(&inner, &below, found);
-            }
-        }
-    }
 }

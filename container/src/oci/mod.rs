@@ -4,6 +4,7 @@
 //! # Layout
 //! - [`config`], [`linux`]: what is written; `process`, `seccomp`, `attributes`, `options`: what it means;
 //! - `step`: the steps that only a bundle needs; `mounts`, `plan`: `config.json` becomes a list of steps, pure;
+//!   `sources`: the trees that they mount are opened;
 //! - `spaces`: namespaces that are made and joined; `birth`: the monitor's side of a start; `gate`: what
 //!   holds a created container back until it is started;
 //! - `hooks`: programs around it; `create`, `exec`: the two ways to start a process.
@@ -25,6 +26,7 @@ mod plan;
 mod process;
 pub mod seal;
 mod seccomp;
+mod sources;
 mod spaces;
 pub(crate) mod step;
 
@@ -37,11 +39,13 @@ pub use gate::{Conn, Listener, NAME as GATE, waits as gate_waits};
 pub use hooks::{Moment, run as run_hooks};
 pub use options::KNOWN as MOUNT_OPTIONS;
 pub use plan::Facts;
-pub use process::{capabilities_not_granted, capability_names};
+pub use process::{capabilities_not_granted, capability_names, rights};
 pub use seccomp::{
     ACTIONS as SECCOMP_ACTIONS, ARCHITECTURES as SECCOMP_ARCHITECTURES, FLAGS as SECCOMP_FLAGS,
     OPERATORS as SECCOMP_OPERATORS,
 };
+
+use hv_common::cgroup::Group;
 
 use crate::error::Error;
 
@@ -84,13 +88,22 @@ impl Bundle {
         self.dir.join(self.config.root.as_ref().map_or("", |root| &root.path))
     }
 
-    /// The steps of its container's process, one a line.
+    /// Its cgroups and what is written there, then the steps of its container's process, one a line.
     ///
     /// # Errors
-    /// The configuration asks for what hv does not do.
+    /// The configuration asks for what hv does not do, or this host has not.
     pub fn plan(&self, facts: &Facts) -> Result<Vec<String>, Error> {
+        let linux = &self.config.linux;
+        let resources = linux.resources.clone().unwrap_or_default();
+        let mut lines = Vec::new();
+        if let Some(path) = linux.cgroups_path.as_ref().filter(|path| !path.is_empty()) {
+            let group = Group::at(&facts.layout, path, &resources)?;
+            lines.extend(group.places().iter().map(|place| format!("make {}", place.path.display())));
+        }
+        lines.extend(resources.words(&facts.layout)?);
         let steps = plan::steps(self, facts, &plan::Wish::default())?;
-        Ok(steps.iter().map(ToString::to_string).collect())
+        lines.extend(steps.iter().map(ToString::to_string));
+        Ok(lines)
     }
 }
 
@@ -162,5 +175,7 @@ pub(crate) fn refuse(field: &str, why: &str) -> Error {
     Error::Refused(format!("{field} of config.json cannot be honoured: {why}"))
 }
 
+#[cfg(test)]
+mod fields;
 #[cfg(test)]
 mod tests;

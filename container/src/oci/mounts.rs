@@ -1,4 +1,4 @@
-//! `mounts` become steps. Pure: nothing of the host is opened; [`mod@super::create`] opens the sources.
+//! `mounts` become steps. Pure: nothing of the host is opened; [`super::sources`] opens the sources.
 
 use std::ffi::CString;
 use std::path::{Component, Path};
@@ -10,8 +10,9 @@ use super::config::Mount;
 use super::options::{self, Options};
 use super::plan::{Facts, Wish};
 use super::step::{Bind, BundleStep, Change, New, Place, Source};
-use super::{Bundle, refuse};
+use super::{Bundle, Config, refuse, spaces};
 use crate::error::Error;
+use crate::idmap::IdMap;
 use crate::step::{Slot, Step};
 
 /// What may be mounted on inside /proc, as runc has it: files that programs like lxcfs stand in for.
@@ -68,30 +69,52 @@ pub(super) fn steps(
     let field = format!("mounts ({})", mount.destination);
     let at = place(&field, &mount.destination)?;
     let options = options::parse(&mount.options);
-    if options.idmap || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(refuse(
-            &field,
-            "hv maps no ids of single mounts yet: give the source the ids it is to have",
-        ));
-    }
     let kind = mount.kind.as_deref().unwrap_or("none");
+    let is_bind = options.bind.is_some() || kind == "bind";
+    let ids = ids(&field, mount, &options, &bundle.config)?;
+    if ids.is_some() && !is_bind {
+        return Err(refuse(&field, "the ids of bind mounts alone are mapped"));
+    }
     if at.path.as_c_str() == c"." {
         return Err(refuse(&field, "nothing can be mounted over the root itself"));
     }
     match kind {
-        _ if options.bind.is_some() || kind == "bind" => bind(&field, mount, bundle, at, options, steps),
+        _ if is_bind => bind(&field, mount, bundle, (at, options, ids), steps),
         "none" => Err(refuse(&field, "it has neither a type nor the option bind")),
         "cgroup" | "cgroup2" => cgroups(&field, &mount.destination, &options, facts, wish, steps),
         _ => new(&field, kind, mount, bundle, at, options, steps),
     }
 }
 
+/// How the ids of a mount's files are mapped, if they are: as it says, else as the container's user namespace does.
+fn ids(
+    field: &str,
+    mount: &Mount,
+    options: &Options,
+    config: &Config,
+) -> Result<Option<(IdMap, bool)>, Error> {
+    let own = (&mount.uid_mappings, &mount.gid_mappings);
+    let (users, groups) = match (options.idmap, own.0.is_empty(), own.1.is_empty()) {
+        (_, false, false) => own,
+        (Some(_), true, true) => (&config.linux.uid_mappings, &config.linux.gid_mappings),
+        (None, true, true) => return Ok(None),
+        _ => return Err(refuse(field, "uidMappings and gidMappings are there together, or not at all")),
+    };
+    if users.is_empty() || groups.is_empty() {
+        return Err(refuse(field, "`idmap` needs uidMappings and gidMappings, its own or those of linux"));
+    }
+    for list in [users, groups] {
+        spaces::check_mappings(field, list)?;
+    }
+    let map = IdMap::given(spaces::lines(users), spaces::lines(groups));
+    Ok(Some((map, options.idmap.unwrap_or(false))))
+}
+
 fn bind(
     field: &str,
     mount: &Mount,
     bundle: &Bundle,
-    at: Place,
-    options: Options,
+    (at, options, ids): (Place, Options, Option<(IdMap, bool)>),
     steps: &mut Vec<Step>,
 ) -> Result<(), Error> {
     let source = mount.source.as_deref().filter(|source| !source.is_empty());
@@ -110,7 +133,7 @@ fn bind(
     let name = host.display().to_string();
     let source = Source::Path(path, options.bind != Some(false));
     let (top, all) = (options.top, options.all);
-    let bind = Bind { source, name, at, directory: true, top, all, on_proc };
+    let bind = Bind { source, name, at, directory: true, top, all, on_proc, ids };
     steps.push(Step::Bundle(BundleStep::Bind(bind)));
     Ok(())
 }
@@ -158,7 +181,7 @@ fn new(
         strict,
         attributes: MountAttrFlags::from_bits_retain((options.top.set | recursive.0) as u32),
         propagation: options.top.propagation | recursive.1,
-        copy: if options.copy_up { super::create::contents(&bundle.root(), &at) } else { Vec::new() },
+        copy: if options.copy_up { super::sources::contents(&bundle.root(), &at) } else { Vec::new() },
         at,
         slot,
         optional: kind == "mqueue",
@@ -191,7 +214,8 @@ fn cgroups(
         let path = CString::new(name.as_str()).map_err(|_| refuse(field, "it holds a NUL byte"))?;
         let top = Change { set: options.top.set, ..Change::default() };
         let source = Source::Path(path, false);
-        Ok(BundleStep::Bind(Bind { source, name, at, directory: true, top, all: vec![], on_proc: false }))
+        let all = Vec::new();
+        Ok(BundleStep::Bind(Bind { source, name, at, directory: true, top, all, on_proc: false, ids: None }))
     };
     if v1.is_empty() {
         let at = place(field, destination)?;

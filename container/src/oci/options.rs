@@ -44,9 +44,9 @@ const PROPAGATION: [(&str, u64); 4] = [
 /// Every option that is no file system's own, for `features`.
 #[rustfmt::skip]
 pub const KNOWN: &[&str] = &[
-    "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec",
+    "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "idmap", "noatime", "nodev", "nodiratime", "noexec",
     "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime",
-    "relatime", "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid",
+    "relatime", "rexec", "ridmap", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid",
     "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid",
     "runbindable", "rw", "shared", "slave", "strictatime", "suid", "tmpcopyup", "unbindable",
 ];
@@ -62,8 +62,8 @@ pub(super) struct Options {
     pub all: Vec<Change>,
     /// A tmpfs gets what it covers.
     pub copy_up: bool,
-    /// Ids are mapped: `idmap`, `ridmap`.
-    pub idmap: bool,
+    /// Ids are mapped: `idmap`; of its submounts too: `ridmap`.
+    pub idmap: Option<bool>,
     /// What the file system is to know, key and value.
     pub data: Vec<(String, String)>,
 }
@@ -88,7 +88,8 @@ impl Options {
             "rbind" => self.bind = Some(true),
             "defaults" | "async" | "nolazytime" | "symfollow" | "loud" | "nomand" | "noiversion" => {}
             "tmpcopyup" => self.copy_up = true,
-            "idmap" | "ridmap" => self.idmap = true,
+            "idmap" => self.idmap = Some(self.idmap.unwrap_or(false)),
+            "ridmap" => self.idmap = Some(true),
             _ => {
                 if let Some((_, set, clear)) = attributes(option) {
                     self.top.set = self.top.set & !clear | set;

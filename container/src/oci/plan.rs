@@ -85,6 +85,10 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     if config.vm.is_some() {
         return Err(refuse("vm", "a container has no machine"));
     }
+    let others = [("windows", &config.windows), ("solaris", &config.solaris), ("zos", &config.zos)];
+    if let Some((field, _)) = others.iter().find(|(_, asked)| asked.is_some()) {
+        return Err(refuse(field, "it is of another platform"));
+    }
     let process = config.process.as_ref().ok_or_else(|| refuse("process", "there is nothing to start"))?;
     process::check(process)?;
     check_linux(&config.linux)?;
@@ -336,5 +340,6 @@ fn device_step(device: &Device, makes_nodes: bool) -> Result<BundleStep, Error> 
         top: Default::default(),
         all: Vec::new(),
         on_proc: false,
+        ids: None,
     }))
 }

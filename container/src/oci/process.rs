@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use hv_common::Process as Command;
 use hv_common::spec::TerminalSize;
-use hv_common::starter::{Capabilities, Prepared, Privileges};
+use hv_common::starter::{Capabilities, Prepared, Privileges, Rights};
 use rustix::thread::CapabilitySet;
 
 use super::config::{self, Process};
@@ -79,6 +79,9 @@ pub(crate) fn check(process: &Process) -> Result<(), Error> {
     if process.user.username.as_ref().is_some_and(|name| !name.is_empty()) {
         return Err(refuse("process.user.username", "it is of another platform: use uid"));
     }
+    if process.command_line.is_some() {
+        return Err(refuse("process.commandLine", "it is of another platform: use args"));
+    }
     let strings = process.args.iter().chain(&process.env).chain([&process.cwd]);
     if strings.into_iter().any(|string| string.contains('\0')) {
         return Err(refuse("process", "a string in it holds a NUL byte"));
@@ -90,6 +93,18 @@ pub(crate) fn check(process: &Process) -> Result<(), Error> {
         return Err(refuse("process.user.umask", "it must be at most 0777"));
     }
     super::attributes::check(process)
+}
+
+/// What a process in a guest gets of `process` and its filter: the starter is the same there.
+///
+/// # Errors
+/// The filter or a limit makes no sense, or the filter asks a listener of the host.
+pub fn rights(process: &Process, seccomp: Option<&Seccomp>) -> Result<Rights, Error> {
+    if seccomp.is_some_and(|filter| filter.listener_path.as_ref().is_some_and(|path| !path.is_empty())) {
+        return Err(refuse("linux.seccomp.listenerPath", "a VM's system calls are not told to the host"));
+    }
+    let around = Around { seccomp, inherited: 0, set_groups: true };
+    Ok(Rights::from(&privileges(process, around)?))
 }
 
 fn privileges(process: &Process, around: Around<'_>) -> Result<Privileges, Error> {

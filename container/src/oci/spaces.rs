@@ -135,7 +135,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
         return Err(refuse("linux.uidMappings", "they need a user namespace"));
     }
     for list in [&linux.uid_mappings, &linux.gid_mappings] {
-        check_mappings(list)?;
+        check_mappings("linux.uidMappings and linux.gidMappings", list)?;
         if made("user") && list.is_empty() {
             return Err(refuse(
                 "linux.uidMappings",
@@ -146,8 +146,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_mappings(list: &[IdMapping]) -> Result<(), Error> {
-    let bad = |why: &str| Err(refuse("linux.uidMappings and linux.gidMappings", why));
+/// Checks what the kernel would say no to without telling why.
+pub(super) fn check_mappings(field: &str, list: &[IdMapping]) -> Result<(), Error> {
+    let bad = |why: &str| Err(refuse(field, why));
     if list.len() > 340 {
         return bad("the kernel takes up to 340 lines");
     }
@@ -167,6 +168,12 @@ fn check_mappings(list: &[IdMapping]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// What is written to a user namespace's `uid_map` or `gid_map`.
+pub(super) fn lines(list: &[IdMapping]) -> Vec<Mapping> {
+    let line = |one: &IdMapping| Mapping { inside: one.container_id, outside: one.host_id, count: one.size };
+    list.iter().map(line).collect()
 }
 
 /// Opens the namespaces that are joined.
@@ -189,11 +196,6 @@ pub(crate) fn open(config: &Config) -> Result<Spaces, Error> {
         }
     }
     if spaces.makes(libc::CLONE_NEWUSER as u64) {
-        let lines = |list: &[IdMapping]| {
-            list.iter()
-                .map(|one| Mapping { inside: one.container_id, outside: one.host_id, count: one.size })
-                .collect()
-        };
         spaces.ids = IdMap::given(lines(&linux.uid_mappings), lines(&linux.gid_mappings));
     }
     Ok(spaces)

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::mount::MountAttrFlags;
 
+use crate::idmap::IdMap;
+
 /// A path in the container, cleaned: no `.`, `..` or empty parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -60,6 +62,8 @@ pub(crate) struct Bind {
     pub all: Vec<Change>,
     /// It may be mounted on a file of /proc.
     pub on_proc: bool,
+    /// Its files' ids are mapped; those of its submounts too?
+    pub ids: Option<(IdMap, bool)>,
 }
 
 /// A new file system.
@@ -201,7 +205,10 @@ impl fmt::Display for BundleStep {
                 let options: Vec<String> = options.collect();
                 if options.is_empty() { Ok(()) } else { write!(f, " ({})", options.join(",")) }
             }
-            BundleStep::Bind(bind) => write!(f, "bind {} to {}", bind.name, bind.at),
+            BundleStep::Bind(Bind { name, at, ids: None, .. }) => write!(f, "bind {name} to {at}"),
+            BundleStep::Bind(Bind { name, at, ids: Some((ids, _)), .. }) => {
+                write!(f, "bind {name} to {at}, its ids mapped: {}", ids.words())
+            }
             BundleStep::Node(node) => {
                 let (major, minor) = (rustix::fs::major(node.device), rustix::fs::minor(node.device));
                 write!(f, "make device {major}:{minor} at {}", node.at)

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// A configuration that asks for much.
-fn full() -> Value {
+pub(super) fn full() -> Value {
     json!({
         "ociVersion": "1.2.0",
         "unknown": {"field": 1},
@@ -52,7 +52,7 @@ fn full() -> Value {
     })
 }
 
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     Facts { privileged: true, makes_nodes: true, layout: Layout::default() }
 }
 
@@ -62,7 +62,7 @@ fn lines(config: &Value) -> Result<Vec<String>, Error> {
 }
 
 /// Sets what is at a pointer, of the object that is there.
-fn set(config: &mut Value, pointer: &str, value: Value) {
+pub(super) fn set(config: &mut Value, pointer: &str, value: Value) {
     let (parent, name) = pointer.rsplit_once('/').unwrap();
     let parent = if parent.is_empty() { config } else { config.pointer_mut(parent).unwrap() };
     parent[name] = value;
@@ -116,7 +116,17 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         ("/mounts", json!([{"destination": "/"}]), "mounts"),
         ("/mounts", json!([{"destination": "/proc/sys", "type": "tmpfs"}]), "/proc"),
         ("/mounts", json!([{"destination": "/a/../proc/x", "source": "/y", "options": ["bind"]}]), "/proc"),
-        ("/mounts", json!([{"destination": "/x", "source": "/y", "options": ["bind", "idmap"]}]), "ids"),
+        (
+            "/mounts",
+            json!([{"destination": "/x", "source": "/y", "options": ["bind"],
+                "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}]),
+            "together",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/x", "type": "tmpfs", "options": ["idmap"]}]),
+            "bind mounts alone",
+        ),
         ("/hooks", json!({"poststop": [{"path": "relative"}]}), "hooks"),
         ("/linux/namespaces", json!([{"type": "mount"}, {"type": "mount"}]), "twice"),
         ("/linux/namespaces", json!([{"type": "pid"}]), "mount"),

@@ -28,7 +28,7 @@ pub fn run() -> Result<u8> {
             "apparmor": {"enabled": std::path::Path::new("/sys/module/apparmor").exists()},
             "selinux": {"enabled": std::path::Path::new("/sys/fs/selinux/status").exists()},
             "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
         },
         "annotations": {"org.opencontainers.runtime-spec": super::SPEC_VERSION},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -122,3 +122,27 @@ fn ids_are_mapped() {
     let words: Vec<&str> = text.split_whitespace().collect();
     assert_eq!(words, ["0", "100000", "65536", "33", "33", "0"], "{text} {}", done.stderr);
 }
+
+#[test]
+fn ids_of_one_mount_are_mapped() {
+    let Some(mut bundle) = root_bundle("stat -c %u:%g /tmp/file; touch /tmp/new; stat -c %u /tmp/new") else {
+        return;
+    };
+    let data = bundle.file("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("file"), "").unwrap();
+    std::os::unix::fs::chown(&data, Some(7), Some(7)).unwrap();
+    std::os::unix::fs::chown(data.join("file"), Some(7), Some(8)).unwrap();
+    let map = json!([{"containerID": 7, "hostID": 1007, "size": 2}]);
+    bundle.config["mounts"].as_array_mut().unwrap().push(json!({"destination": "/tmp", "source": data,
+        "options": ["rbind", "ridmap"], "uidMappings": map, "gidMappings": map}));
+    bundle.config["process"]["user"] = json!({"uid": 1007, "gid": 1007});
+    let done = bundle.run();
+    if done.stderr.contains("maps no ids") {
+        println!("skipped: the file system of the temporary directory maps no ids");
+        return;
+    }
+    assert_eq!((done.code(), done.text().as_str()), (0, "1007:1008\n1007\n"), "{}", done.stderr);
+    let new = std::fs::metadata(data.join("new")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&new), 7, "on the host it is the other's");
+}
