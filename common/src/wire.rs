@@ -16,13 +16,14 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Exit;
 use crate::root::Format;
 use crate::spec::{Process, TerminalSize};
+use crate::starter::Rights;
 
 /// Where hv-init finds its [`GuestConfig`] in the initramfs.
 pub const CONFIG_PATH: &str = "/hv/config";
 /// Where it finds the program, when that is not the root's.
 pub const PROGRAM_PATH: &str = "/hv/program";
 /// Version of these messages; hv-init refuses another.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The longest frame either side accepts, in bytes.
 pub const MAX_FRAME: usize = 256 * 1024;
 
@@ -38,6 +39,9 @@ pub mod port {
     pub const STDERR: u32 = 1027;
     /// Both directions of its terminal, instead of the three above.
     pub const TERMINAL: u32 = 1028;
+    /// In the guest: where hv-init takes an [`super::Order`], as the first frame of a connection from the host; below
+    /// 1024, so that no user of the guest can have it.
+    pub const ORDERS: u32 = 1000;
 }
 
 /// This run, as the guest needs to know it.
@@ -57,8 +61,22 @@ pub struct GuestConfig {
     pub network: Vec<GuestInterface>,
     /// What to start.
     pub process: Process,
+    /// What it may do; None: all that its user may, because the machine is the wall.
+    pub rights: Option<Rights>,
     /// Processes and threads at once.
     pub pids: Option<u32>,
+}
+
+/// A further process that the host wants. hv-init answers with a frame of a port's number, which the host connects to
+/// for each stream: standard input, output and error, or the terminal. Then both speak as a monitor and hv-init do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What to start.
+    pub process: Process,
+    /// What it may do; None: all that its user may.
+    pub rights: Option<Rights>,
 }
 
 /// A network interface with an address that is known before the guest starts.

@@ -69,6 +69,7 @@ pub fn initramfs(data: &[u8]) {
         root: GuestRoot { format: Format::Erofs, writable: false },
         network: Vec::new(),
         process,
+        rights: None,
         pids: None,
     };
     let modules: Vec<_> = (0..input.u8() % 4)

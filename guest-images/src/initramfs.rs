@@ -158,6 +158,7 @@ mod tests {
                 program: hv_common::Program::Image,
                 landlock: vec![],
             },
+            rights: None,
             pids: None,
         }
     }

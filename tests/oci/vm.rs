@@ -36,7 +36,7 @@ fn a_vm_goes_through_a_containers_life() {
     bundle.ok("pause");
     assert_eq!(bundle.status(), "paused");
     bundle.ok("resume");
-    assert!(bundle.exec("true").stderr.contains("it is a VM"));
+    further_processes(&bundle);
     assert!(bundle.call("kill", &[&bundle.id, "WINCH"]).stderr.contains("signal 28"));
     bundle.call("kill", &[&bundle.id, "TERM"]).expect(0);
     wait_for(pid);
@@ -45,13 +45,38 @@ fn a_vm_goes_through_a_containers_life() {
     assert!(!bundle.has_cgroups());
 }
 
+/// exec in the guest: streams, status, rights, and a process of the host that stands for it.
+fn further_processes(bundle: &Bundle) {
+    let command = bundle.command("exec", &[&bundle.id, "sh", "-c", "cat; id -u; exit 3"]);
+    let done = support::finish(command, b"typed\n");
+    assert_eq!((done.code(), done.text().as_str()), (3, "typed\n0\n"), "{}", done.stderr);
+    let absent = bundle.call("exec", &[&bundle.id, "nowhere"]);
+    assert!(absent.code() == 127 && absent.stderr.contains("executable file not found"), "{}", absent.stderr);
+    let words =
+        ["--detach", "--pid-file", "other", &bundle.id, "sh", "-c", "echo $$ > /tmp/pid; exec sleep 1000"];
+    let detached = bundle.call("exec", &words);
+    assert_eq!(detached.code(), 0, "{}", detached.stderr);
+    let pid: i32 = std::fs::read_to_string(bundle.file("other")).unwrap().parse().unwrap();
+    let killed = bundle.exec("until test -s /tmp/pid; do :; done; kill -9 $(cat /tmp/pid)");
+    assert_eq!(killed.code(), 0, "{}", killed.stderr);
+    wait_for(pid);
+}
+
 #[test]
 fn run_gives_the_guests_output_and_status_and_refuses_by_name() {
-    let Some(mut bundle) = machine("echo $(id -u):$(id -g) $PWD; exit 7") else { return };
-    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    let script = "echo $(id -u):$(id -g):$(id -G) $PWD $(umask) $(ulimit -n); \
+                  grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status | tr -d '\\t\\n'; exit 7";
+    let Some(mut bundle) = machine(script) else { return };
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 1000, "additionalGids": [5], "umask": 63});
+    let kept = json!(["CAP_KILL"]);
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": kept, "effective": kept, "permitted": kept, "inheritable": kept, "ambient": kept});
+    bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+        [{"names": ["mount"], "action": "SCMP_ACT_ERRNO"}]});
     bundle.config["process"]["cwd"] = json!("/tmp");
     let done = bundle.run();
-    assert_eq!((done.code(), done.text().as_str()), (7, "1000:1000 /tmp\n"), "{}", done.stderr);
+    let expected = "1000:1000:1000 5 /tmp 0077 1024\nCapEff:0000000000000020NoNewPrivs:1Seccomp:2";
+    assert_eq!((done.code(), done.text().as_str()), (7, expected), "{}", done.stderr);
     bundle.config["process"]["args"] = json!(["/no/such/program"]);
     let done = bundle.run();
     assert!(done.code() == 127 || done.stderr.contains("/no/such/program"), "{}", done.stderr);
@@ -66,6 +91,9 @@ fn the_interface_of_the_network_namespace_is_the_guests() {
     let Some(mut bundle) = machine("ping -c 1 -w 5 192.0.2.1 && ip -o addr show dev eth0 && ip route") else {
         return;
     };
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.config["process"]["capabilities"][set] = json!(["CAP_NET_RAW"]);
+    }
     let namespace = format!("hv-{}", bundle.id);
     let setup = format!(
         "ip netns add {namespace} && ip link add hvt0 type veth peer name eth0 netns {namespace} && \

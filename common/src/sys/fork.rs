@@ -1,7 +1,7 @@
 //! A child that goes on with this program, and namespaces for it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 pub use rustix::thread::UnshareFlags;
@@ -37,6 +37,30 @@ pub fn fork() -> io::Result<Side> {
             let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
             Ok(Side::Parent { pid, pidfd })
         }
+    }
+}
+
+/// Makes a child that keeps of this process's descriptors the standard streams and a copy of `fd`, and runs `child` to
+/// its end. To be called while there is one thread.
+///
+/// # Errors
+/// As fork(2).
+pub fn fork_with(fd: BorrowedFd<'_>, child: fn(OwnedFd) -> !) -> io::Result<()> {
+    if let Side::Parent { .. } = fork()? {
+        return Ok(());
+    }
+    const KEPT: i32 = 3;
+    let from = fd.as_raw_fd();
+    // SAFETY: all three take integers and touch no memory. This process never returns to the owners of what is closed:
+    // `child` is a plain function, which holds none of them, and never returns.
+    let kept = unsafe {
+        let copied = from == KEPT || libc::dup3(from, KEPT, libc::O_CLOEXEC) == KEPT;
+        let closed = libc::syscall(libc::SYS_close_range, KEPT + 1, u32::MAX, 0) == 0;
+        (copied && closed).then(|| OwnedFd::from_raw_fd(KEPT))
+    };
+    match kept {
+        Some(kept) => child(kept),
+        None => super::exec::exit_now(1),
     }
 }
 

@@ -5,14 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use hv_common::starter::Failure;
-use hv_common::wire::{self, FromGuest, ToGuest, port};
+use hv_common::wire::{self, FromGuest, Order, ToGuest, port};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{Shutdown, shutdown};
 
 /// The host's vsock address.
-const HOST: u32 = 2;
+pub const HOST: u32 = 2;
 /// How long the monitor may take to answer, in seconds.
 const PATIENCE: i64 = 30;
 
@@ -41,6 +41,11 @@ fn ready(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
     }
 }
 
+/// Waits until there is something to be had, or [`PATIENCE`] is over.
+pub fn readable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    ready(fd, PollFlags::IN)
+}
+
 /// The control connection.
 pub struct Control {
     socket: File,
@@ -65,9 +70,19 @@ impl Control {
     }
 
     /// Control messages over this socket, which is connected and blocks.
-    #[cfg(test)]
-    pub fn over(socket: OwnedFd) -> Control {
+    pub fn of(socket: OwnedFd) -> Control {
         Control { socket: socket.into(), established: true }
+    }
+
+    /// What the host wants started; it has [`PATIENCE`] to say so.
+    pub fn order(&mut self) -> io::Result<Order> {
+        readable(self.socket.as_fd())?;
+        wire::read_frame(&self.socket)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Says where the streams are to be connected to.
+    pub fn name_port(&mut self, port: u32) -> io::Result<()> {
+        wire::write_frame(&self.socket, &port)
     }
 
     /// Tells the monitor something.

@@ -4,7 +4,7 @@
 //! # Layout
 //! - [`modules`], [`root`], [`mounts`], [`network`]: the machine from a bare kernel to the workload's root.
 //! - [`host`]: connections to the monitor; [`streams`]: the workload's streams through them.
-//! - [`supervise`]: from the workload's start to its end; [`button`]: who asks for that; [`power`]: what is left to
+//! - [`supervise`]: from the workload's start to its end; [`orders`]: further processes; [`button`]: who asks for that; [`power`]: what is left to
 //!   do then.
 //!
 //! Each step is a few system calls: every instruction here is part of every boot.
@@ -19,6 +19,7 @@ mod host;
 mod modules;
 mod mounts;
 mod network;
+mod orders;
 mod power;
 mod root;
 mod streams;

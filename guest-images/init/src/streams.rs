@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hv_common::spec::TerminalSize;
 use hv_common::starter::Failure;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -80,6 +80,18 @@ impl Streams {
     /// What to wait for, one entry a stream.
     pub fn interests(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.pumps.iter().map(Pump::interest)
+    }
+
+    /// Moves what is there already, and what is held up by its reader. False when that is all: what other processes
+    /// may yet write is not waited for.
+    pub fn hand_on_what_is_there(&mut self) -> io::Result<bool> {
+        let held_up = self.pumps.iter().any(|pump| pump.blocked);
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds: Vec<_> = self.interests().collect();
+        let found = retry_on_intr(|| poll(&mut fds, (!held_up).then_some(&now)))?;
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        self.advance(&ready);
+        Ok(found > 0 && !self.are_done())
     }
 
     /// Moves what can be moved; `ready` as [`Streams::interests`].

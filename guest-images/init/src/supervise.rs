@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use hv_common::Program;
 use hv_common::exit::Exit;
 use hv_common::phase::Phase;
-use hv_common::starter::{Failure, Prepared, Privileges};
+use hv_common::starter::{Failure, Prepared, Privileges, Rights};
 use hv_common::sys::mark::mark;
 use hv_common::sys::schedule::never_preempt;
 use hv_common::sys::signal;
 use hv_common::sys::spawn::{Child, spawn};
-use hv_common::wire::{FromGuest, GuestConfig, ToGuest};
+use hv_common::wire::{FromGuest, GuestConfig, Order, ToGuest};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -22,17 +22,18 @@ use rustix::process::{WaitOptions, wait};
 use crate::button::{self, Button};
 use crate::host::{Connections, Control};
 use crate::modules::Later;
+use crate::orders::Door;
 use crate::streams::Streams;
 use crate::{Doing, power};
 
 /// The workload's control group, when its number of processes is limited.
 const GROUP: &str = "/sys/fs/cgroup/workload";
 
-/// Looks the workload up in the root, which is `/` by now. It keeps all that its user may: the
-/// machine is the wall.
+/// Looks the workload up in the root, which is `/` by now. Where nobody says otherwise it keeps all that its user may:
+/// the machine is the wall.
 pub fn prepare(config: &GuestConfig, program: Option<OwnedFd>) -> Result<Prepared, Failure> {
     let root = File::open("/").doing("cannot open the root directory")?;
-    Ok(Prepared::new(&config.process, root.as_fd(), Privileges::all())?.executing(program))
+    Ok(Prepared::new(&config.process, root.as_fd(), privileges(config.rights.as_ref()))?.executing(program))
 }
 
 /// Opens the program that is not the root's, as long as the initramfs can be seen, and leaves no name of it there:
@@ -45,6 +46,10 @@ pub fn open_program(config: &GuestConfig) -> Result<Option<OwnedFd>, Failure> {
         Ok(file.into())
     };
     open().doing("cannot open the program in the initramfs").map(Some)
+}
+
+fn privileges(rights: Option<&Rights>) -> Privileges {
+    rights.map_or_else(Privileges::all, Privileges::from)
 }
 
 /// Starts the workload, says so, serves it, and returns when it has ended and all that it wrote has
@@ -71,12 +76,36 @@ pub fn run(
     let _ = never_preempt();
     control.send(&FromGuest::Started).doing("cannot tell the monitor of the start")?;
     later.load();
-    let mut wishes = Wishes { signals: ended, button: Button::find() };
+    let mut wishes = Wishes { signals: ended, button: Button::find(), door: Door::open().ok() };
     let status = serve(control, &mut streams, &mut wishes, &child).doing("cannot wait for the workload")?;
     power::end_other_processes();
     streams.ended();
     drain(&mut streams).doing("cannot drain the workload's streams")?;
     Ok(Exit::from_wait_status(status, out_of_memory(vmstat)))
+}
+
+/// The same of a further process, in a process of its own; what it leaves running goes on.
+pub fn further(
+    order: &Order,
+    root: File,
+    control: &mut Control,
+    connections: Connections,
+) -> Result<Exit, Failure> {
+    let mut streams = Streams::new(connections, order.process.terminal)?;
+    let signals = watch_signals().doing("cannot watch for children that end")?;
+    let prepared = Prepared::new(&order.process, root.as_fd(), privileges(order.rights.as_ref()))?;
+    // Its processes count among the workload's.
+    let group = File::open(GROUP).ok();
+    let child = spawn(&prepared, streams.stdio(), group.as_ref().map(AsFd::as_fd))
+        .doing("cannot make a process")?
+        .map_err(|failure| prepared.explain(failure))?;
+    streams.started();
+    control.send(&FromGuest::Started).doing("cannot tell of the start")?;
+    let mut wishes = Wishes { signals, button: Button::default(), door: None };
+    let status = serve(control, &mut streams, &mut wishes, &child).doing("cannot wait for the process")?;
+    streams.ended();
+    while streams.hand_on_what_is_there().doing("cannot drain the process's streams")? {}
+    Ok(Exit::from_wait_status(status, false))
 }
 
 /// Becomes readable when a child ends or the power button is pressed.
@@ -103,6 +132,8 @@ struct Wishes {
     signals: SignalFd,
     /// The power button as a key.
     button: Button,
+    /// Those who want further processes.
+    door: Option<Door>,
 }
 
 /// Serves streams and monitor until the workload has ended; its wait status.
@@ -121,8 +152,12 @@ fn serve(
         }
         let button = wishes.button.fd();
         fds.extend(button.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(wishes.door.as_ref().map(|door| PollFd::new(door, PollFlags::IN)));
         wait_for(&mut fds)?;
         let mut ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if let Some(door) = wishes.door.as_ref().filter(|_| ready.pop().unwrap_or(false)) {
+            door.answer();
+        }
         let button = button.is_some() && ready.pop().unwrap_or(false);
         let message = monitor_is_there && ready.pop().unwrap_or(false);
         streams.advance(&ready[1..]);

@@ -21,6 +21,7 @@ pub mod network;
 pub mod wall;
 
 use clap::Args;
+use hv_common::starter::Rights;
 
 pub use self::boot::BootArgs;
 pub use self::devices::DeviceArgs;
@@ -54,6 +55,9 @@ pub struct MachineArgs {
     /// What is around its monitor.
     #[command(flatten)]
     pub wall: WallArgs,
+    /// What its process may do, which a bundle says and nobody types.
+    #[arg(skip)]
+    pub rights: Option<Rights>,
 }
 
 /// An option that a container refuses.

@@ -15,9 +15,6 @@ use crate::foreground::terminal;
 pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
     seal::ensure()?;
     let (path, record) = store.record(&args.id)?;
-    if record.vm.is_some() {
-        return Err(vm::refuse("exec in", &args.id, "hv-init starts one process, and no further ones yet"));
-    }
     match record.status(&path) {
         Status::Running | Status::Created => {}
         other => {
@@ -30,6 +27,12 @@ pub fn run(store: &Store, args: ExecArgs) -> Result<u8> {
         }
     }
     let process = process(&args, record.config.process.clone().unwrap_or_default())?;
+    if let Some(boot) = &record.vm {
+        if record.status(&path) == Status::Created {
+            return Err(vm::refuse("exec in", &args.id, "it is not booted before it is started"));
+        }
+        return vm::exec::run(&args, &record, boot, &process);
+    }
     let mut front = if args.detach { None } else { Some(Foreground::take()?) };
     let console = console::of(args.console_socket.as_deref(), process.terminal, front.as_mut())?;
     let (pid, pidfd) = oci::exec(Execution {

@@ -49,6 +49,11 @@ impl Fault {
         Fault { message: message.into(), status: 1 }
     }
 
+    /// With this status.
+    pub fn with_status(message: impl Into<String>, status: u8) -> Fault {
+        Fault { message: message.into(), status }
+    }
+
     /// hv could not do `what`, because of `source`.
     pub fn because(what: impl fmt::Display, source: impl std::error::Error + 'static) -> Fault {
         Fault::new(format!("{what}: {}", chain(&source)))

@@ -61,6 +61,7 @@ fn config(script: &str, terminal: Option<TerminalSize>) -> GuestConfig {
         root,
         network: vec![],
         process,
+        rights: None,
         pids: None,
     }
 }
@@ -82,7 +83,7 @@ fn start(config: GuestConfig) -> Host {
             _ => Connections::Streams([next(), next(), next()]),
         };
         let prepared = prepare(&config, None).map_err(|failure| failure.to_string())?;
-        let mut control = Control::over(guest_control.into());
+        let mut control = Control::of(guest_control.into());
         run(&config, &prepared, Later::default(), &mut control, connections)
             .map_err(|failure| failure.to_string())
     });

@@ -2,9 +2,11 @@
 //! `start` in the container's cgroup and network namespace, becomes what `hv vm` is, and ends with the workload's
 //! status. What concerns a process or a cgroup (`state`, `kill`, `pause`, `resume`, `delete`, `events`) concerns it.
 //!
-//! - [`plan`]: `config.json` becomes a spec, or a refusal that names the field; [`monitor`]: the process;
+//! - [`plan`]: `config.json` becomes a spec, or a refusal that names the field; [`monitor`]: the process; [`exec`]: further
+//!   processes in the guest;
 //!   [`network`]: its interfaces.
 
+pub mod exec;
 pub mod monitor;
 mod network;
 mod plan;
@@ -221,11 +223,15 @@ fn of_the_monitor(config: &Config) -> Resources {
 
 /// A new terminal: one end for the engine, the other for the monitor's streams.
 fn give_terminal(socket: OwnedFd, config: &Config) -> Result<OwnedFd> {
+    give_terminal_of(socket, config.process.as_ref())
+}
+
+fn give_terminal_of(socket: OwnedFd, process: Option<&oci::config::Process>) -> Result<OwnedFd> {
     let make = || {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let engines = rustix::pty::openpt(flags)?;
         rustix::pty::unlockpt(&engines)?;
-        let size = plan::size(config);
+        let size = plan::size_of(process);
         let size =
             rustix::termios::Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&engines, size)?;

@@ -126,6 +126,10 @@ fn boot(record: &Record, signals: &SignalFd, mut started: impl FnMut()) -> crate
     let root = hv_image::open(&record.bundle.join(root), false)?;
     let spec = plan::spec(&record.config, boot.sandbox, &record.id, root);
     let mut spec = spec.map_err(|fault| Failure::refused(fault.message))?;
+    let process = record.config.process.clone().unwrap_or_default();
+    let rights = oci::rights(&process, record.config.linux.seccomp.as_ref())
+        .map_err(|error| Failure::refused(error.to_string()))?;
+    machine.rights = Some(rights);
     let (_carried, network) = network::carry()?;
     machine.network = network;
     let store = cmd::tidy_store()?;

@@ -1,11 +1,12 @@
 //! What `config.json` means for a VM. Pure.
 //!
-//! A rule that keeps a container from the host's kernel (capabilities, seccomp, masked paths, labels, devices) is
-//! not for a guest, whose kernel is its own: it is passed over. What the bundle would miss is refused by name.
+//! User, groups, capabilities, seccomp, limits and noNewPrivileges are the starter's, in the guest as on the host. Rules
+//! that keep a container from the host's kernel beyond that (masked paths, labels, devices) are passed over: a guest's
+//! kernel is its own. What the bundle would miss is refused by name.
 
 use hv_common::spec::{Process, TerminalSize};
 use hv_common::{Limits, Root, Spec};
-use hv_container::oci::{Config, config::Mount};
+use hv_container::oci::{self, Config, config::Mount};
 
 use super::{Fault, Result, namespace};
 
@@ -30,10 +31,7 @@ pub fn check(config: &Config) -> Result<()> {
     if process.args.is_empty() {
         return Err(refused("process.args", "there is nothing to start"));
     }
-    if !process.user.additional_gids.is_empty() || process.user.umask.is_some() {
-        let why = "the guest's process takes its groups from the image's /etc/group, and has umask 022";
-        return Err(refused("process.user (additionalGids, umask)", why));
-    }
+    oci::rights(process, config.linux.seccomp.as_ref())?;
     let linux = &config.linux;
     for namespace in &linux.namespaces {
         let joins = namespace.path.as_ref().is_some_and(|path| !path.is_empty());
@@ -111,31 +109,42 @@ pub fn limits(config: &Config) -> Result<Limits> {
 
 /// The terminal's size.
 pub fn size(config: &Config) -> TerminalSize {
-    let size = config.process.as_ref().and_then(|process| process.console_size).unwrap_or_default();
+    size_of(config.process.as_ref())
+}
+
+/// The size of a process's terminal.
+pub fn size_of(process: Option<&oci::config::Process>) -> TerminalSize {
+    let size = process.and_then(|process| process.console_size).unwrap_or_default();
     match (size.height, size.width) {
         (0, _) | (_, 0) => TerminalSize { rows: 24, cols: 80 },
         (rows, cols) => TerminalSize { rows, cols },
     }
 }
 
+/// A process of the guest.
+pub fn command(process: oci::config::Process, terminal: Option<TerminalSize>) -> Process {
+    let words = |words: Vec<String>| words.into_iter().map(Into::into).collect();
+    Process {
+        args: words(process.args),
+        env: words(process.env),
+        cwd: if process.cwd.is_empty() { "/".into() } else { process.cwd.into() },
+        user: Some(format!("{}:{}", process.user.uid, process.user.gid)),
+        terminal,
+        program: hv_common::Program::Image,
+        landlock: Vec::new(),
+    }
+}
+
 /// What to run, on this root.
 pub fn spec(config: &Config, id: hv_common::Id, name: &str, root: Root) -> Result<Spec> {
     let process = config.process.clone().unwrap_or_default();
-    let words = |words: Vec<String>| words.into_iter().map(Into::into).collect();
     let hostname = config.hostname.clone().filter(|name| !name.is_empty());
+    let terminal = process.terminal.then(|| size(config));
     Ok(Spec {
         id,
         hostname: hostname.unwrap_or_else(|| name.chars().take(64).collect()),
         root,
-        process: Process {
-            args: words(process.args),
-            env: words(process.env),
-            cwd: if process.cwd.is_empty() { "/".into() } else { process.cwd.into() },
-            user: Some(format!("{}:{}", process.user.uid, process.user.gid)),
-            terminal: process.terminal.then(|| size(config)),
-            program: hv_common::Program::Image,
-            landlock: Vec::new(),
-        },
+        process: command(process, terminal),
         limits: limits(config)?,
     })
 }
