@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use hv_common::landlock::Rule;
-use hv_common::{Id, Kind, Limits, Process, Program, Root, Spec, procfs};
+use hv_common::{Id, Kind, Limits, Process, Program, Root, Spec, Wall, procfs};
 use hv_image::dirs::Dirs;
 use hv_image::{OpenError, root_tar};
 
@@ -33,6 +33,8 @@ pub struct Plan {
     pub spec: Spec,
     /// The microVM's kernel; nothing is set in it for other kinds.
     pub machine: MachineArgs,
+    /// Walls of the container that are left out.
+    pub lowered: Vec<Wall>,
 }
 
 /// Decides what `typed` means for a sandbox of `kind`. Opens the image.
@@ -43,6 +45,7 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
     if kind != Kind::Vm {
         refuse_machine(&machine)?;
     }
+    refuse_lowered(kind, &typed.lower)?;
     let id = match typed.name {
         Some(name) => Id::try_from(name)?,
         None => Id::random().map_err(|source| Failure::new("cannot draw a name for the sandbox", source))?,
@@ -68,7 +71,7 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
     };
     let image = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
     let root = open(Path::new(&image), typed.rw)?;
-    Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine })
+    Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine, lowered: typed.lower })
 }
 
 /// What is executed, and with which arguments.
@@ -106,6 +109,19 @@ fn refuse_machine(machine: &MachineArgs) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// The others have none of a container's walls.
+fn refuse_lowered(kind: Kind, lowered: &[Wall]) -> Result<()> {
+    let why = match kind {
+        Kind::Ctr => return Ok(()),
+        Kind::Vm => "a microVM's wall is its machine, and cannot be taken away",
+        Kind::Process => "a bare process has no walls",
+    };
+    if lowered.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::refused(format!("--lower is only for `hv ctr`: {why}; leave it out")))
 }
 
 fn check_memory(bytes: u64) -> Result<u64> {
@@ -233,6 +249,16 @@ mod tests {
         }
         for bad in ["", "a b", "a\n", &"x".repeat(65)] {
             assert!(check_hostname(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_container_can_do_without_walls() {
+        refuse_lowered(Kind::Ctr, &Wall::ALL).unwrap();
+        for kind in [Kind::Vm, Kind::Process] {
+            refuse_lowered(kind, &[]).unwrap();
+            let message = refuse_lowered(kind, &[Wall::Seccomp]).unwrap_err().message();
+            assert!(message.starts_with("--lower is only for `hv ctr`: "), "{message}");
         }
     }
 

@@ -7,6 +7,7 @@
 //! - [`link`]: network interfaces by the routing socket.
 //! - [`phase`]: named instants on one host clock.
 //! - [`state`]: what runs on this host, and how to clean up after it; [`procfs`]: what /proc says.
+//! - [`drill`]: harmless attempts to get out of a sandbox, made from inside.
 //! - [`seccomp`]: system-call filters.
 //! - [`landlock`]: what a workload may do with which files.
 //! - [`starter`]: turns the current process into the workload.
@@ -17,6 +18,7 @@
 //! Nothing here knows KVM, and nothing here makes a namespace.
 
 pub mod cgroup;
+pub mod drill;
 pub mod exit;
 pub mod kind;
 pub mod landlock;
@@ -34,7 +36,7 @@ pub mod wire;
 pub mod work;
 
 pub use exit::Exit;
-pub use kind::Kind;
+pub use kind::{Kind, Wall};
 pub use phase::{Phase, Timeline};
 pub use root::{Format, Root};
 pub use sandbox::{

@@ -68,6 +68,16 @@ pub(crate) fn steps(spec: &Spec, host: &Host) -> Result<Vec<Step>, NulError> {
     Ok(steps)
 }
 
+/// Takes away what hides, what is read-only and what keeps devices from working, below /proc, /sys and /dev.
+pub(crate) fn lower_mounts(steps: &mut Vec<Step>) {
+    steps.retain(|step| !matches!(step, Step::Hide(..) | Step::ReadOnly(..)));
+    for step in steps {
+        if let Step::Mount(mount) = step {
+            mount.attributes.remove(RDONLY | NODEV);
+        }
+    }
+}
+
 fn root(spec: &Spec, host: &Host, steps: &mut Vec<Step>) -> Result<(), NulError> {
     if let Root::Disk { writable: true, .. } = spec.root {
         steps.push(Step::WritableRoot);
@@ -298,6 +308,15 @@ mod tests {
                 assert!(inert || mount.filesystem == c"devpts", "{step}");
             }
         }
+    }
+
+    #[test]
+    fn lowered_mounts_hide_nothing_and_are_writable() {
+        let mut steps = steps(&spec(directory()), &host(true)).unwrap();
+        lower_mounts(&mut steps);
+        let lines: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        assert!(!lines.iter().any(|line| line.starts_with("hide") || line.ends_with("read-only")));
+        assert!(lines.contains(&"mount sysfs on /sys (nosuid,noexec)".into()), "{lines:#?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod vm;
 
 use std::path::Path;
 
-use hv_common::{Backend, Kind, Limits, Spec};
+use hv_common::{Backend, Kind, Limits, Spec, Wall};
 use hv_container::{Bare, Namespaces};
 use hv_vmm::broker::Office;
 use hv_vmm::jail::Jail;
@@ -37,11 +37,17 @@ pub struct Apart {
 }
 
 /// Prepares the start of `spec` as a sandbox of `kind`, and completes the spec: a microVM needs its image
-/// as a disk. `runtime_dir` is the directory of this run.
+/// as a disk. `runtime_dir` is the directory of this run; a container does without the walls that are `lowered`.
 ///
 /// # Errors
 /// Something that the start needs is not there or cannot be used.
-pub fn prepare(kind: Kind, machine: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
+pub fn prepare(
+    kind: Kind,
+    machine: &MachineArgs,
+    lowered: &[Wall],
+    spec: &mut Spec,
+    runtime_dir: &Path,
+) -> Result<Prepared> {
     match kind {
         Kind::Process => Ok(Prepared {
             backend: Box::new(Bare::new().given_up_on(abort::signals()?)),
@@ -49,7 +55,7 @@ pub fn prepare(kind: Kind, machine: &MachineArgs, spec: &mut Spec, runtime_dir: 
             apart: None,
         }),
         Kind::Ctr => Ok(Prepared {
-            backend: Box::new(Namespaces::new().given_up_on(abort::signals()?)),
+            backend: Box::new(Namespaces::new().without(lowered).given_up_on(abort::signals()?)),
             steps: Vec::new(),
             apart: None,
         }),

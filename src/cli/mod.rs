@@ -5,6 +5,7 @@
 
 pub mod compare;
 pub mod control;
+pub mod drill;
 pub mod machine;
 pub mod oci;
 pub mod quick;
@@ -13,16 +14,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use hv_common::Wall;
 
 pub use self::compare::CompareArgs;
 pub use self::control::{NameArgs, PsArgs, StopArgs};
+pub use self::drill::DrillArgs;
 pub use self::machine::MachineArgs;
 use crate::size::{parse_bytes, parse_cpus};
 
 const STATUSES: &str = "\
 Exit status: the command's own; 128+N if signal N ended it; 125 if hv itself
 failed; 126 if the command cannot be executed; 127 if it is not found.
-
 Example: hv vm rootfs.img -- uname -a";
 
 /// The first page: verbs above all. Their options are on their own pages; `-h` and `-V` are what they always are.
@@ -74,13 +76,16 @@ pub enum Verb {
     /// Start an image as each kind, many times: what each wall costs
     #[command(after_help = compare::EXAMPLES)]
     Compare(CompareArgs),
+    /// Try to get out of an image's sandboxes: what each wall stops
+    #[command(after_help = drill::EXAMPLES)]
+    Drill(DrillArgs),
     /// Say what this host can and cannot do, why, and the mend
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
     /// Keep kernels, so that --kernel may be left out
     #[command(subcommand, after_help = KERNEL_EXAMPLES)]
     Kernel(KernelVerb),
-    /// Be an OCI runtime, for podman, docker and containerd (also as a program named hv-oci)
+    /// Be an OCI runtime for podman, docker, containerd (also: hv-oci)
     #[command(after_help = OCI_EXAMPLES)]
     Oci(Box<oci::OciArgs>),
     /// Print a completion script for a shell
@@ -186,6 +191,9 @@ pub struct SandboxArgs {
     /// Let the command use files only as said, by Landlock: PATH:r, w, x; may be repeated
     #[arg(long, value_name = "PATH:ACCESS")]
     pub landlock: Vec<OsString>,
+    /// Leave out some of a container's walls (seccomp, capabilities, mounts), to see what they stop
+    #[arg(long, value_name = "WALLS", hide = true, value_delimiter = ',', value_parser = parse_wall)]
+    pub lower: Vec<Wall>,
     /// Give the command a terminal [default: if stdin and stdout are terminals]
     #[arg(long, short, overrides_with = "no_tty")]
     pub tty: bool,
@@ -246,6 +254,11 @@ pub struct CheckArgs {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_wall(word: &str) -> Result<Wall, String> {
+    let known = Wall::ALL.into_iter().find(|wall| wall.word() == word);
+    known.ok_or_else(|| "use seccomp, capabilities or mounts".into())
 }
 
 /// The command line's grammar.

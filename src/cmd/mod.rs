@@ -4,6 +4,7 @@ pub mod check;
 pub mod compare;
 pub mod completions;
 pub mod control;
+pub mod drill;
 pub mod kernel;
 pub mod man;
 pub mod oci;
@@ -33,6 +34,7 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Metrics(args) => control::metrics(args),
         Verb::Console(args) => control::console(args),
         Verb::Compare(args) => compare::run(&args),
+        Verb::Drill(args) => drill::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Kernel(verb) => kernel::run(verb),
         Verb::Oci(args) => Ok(oci::run(*args)),

@@ -21,15 +21,15 @@ pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
     // Before any thread exists.
     let signals = signals::take()?;
     let (dry_run, stats_file) = (typed.sandbox.dry_run, typed.sandbox.stats.take());
-    let Plan { mut spec, machine } = plan::plan(kind, typed)?;
+    let Plan { mut spec, machine, lowered } = plan::plan(kind, typed)?;
     let store = cmd::tidy_store()?;
     if dry_run {
         let would_be = store.path().join(spec.id.as_str());
-        let prepared = backend::prepare(kind, &machine, &mut spec, &would_be)?;
+        let prepared = backend::prepare(kind, &machine, &lowered, &mut spec, &would_be)?;
         return print(prepared.steps.into_iter().chain(prepared.backend.plan(&spec)).collect());
     }
     let entry = store.create(&spec.id)?;
-    let prepared = backend::prepare(kind, &machine, &mut spec, entry.dir())?;
+    let prepared = backend::prepare(kind, &machine, &lowered, &mut spec, entry.dir())?;
     timeline.mark(Phase::Opened);
     let ward = Ward { signals: &signals, timeline: &timeline };
     let observer = Observer { memory: stats_file.is_some(), started: &mut || () };

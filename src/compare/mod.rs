@@ -9,6 +9,7 @@
 //! - [`sample`]: what it gave; [`memory`]: the ledger; [`host`]: where it was;
 //! - [`rows`]: which figures are shown and what they mean; [`stats`]: medians and ratios (pure);
 //!   [`figures`]: those of one report (pure); [`against`]: of two (pure);
+//! - [`isolation`]: what each wall stops: `hv drill`;
 //! - [`report`]: the forms they are shown in, and reading one back.
 
 pub mod against;
@@ -21,6 +22,7 @@ pub mod equality;
 pub mod example;
 pub mod figures;
 pub mod host;
+pub mod isolation;
 pub mod launch;
 pub mod measure;
 pub mod memory;

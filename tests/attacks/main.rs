@@ -10,13 +10,14 @@ mod support;
 #[path = "../../guest-images/src/layer/tests/made.rs"]
 #[allow(dead_code, reason = "tests of layers use more of it")]
 mod made;
-
+mod drill;
 mod hostile;
 mod table;
 mod trace;
 
 mod ctr {
     mod archives;
+    mod drill;
     mod entry;
     mod images;
     mod kernel;
@@ -28,5 +29,6 @@ mod ctr {
 }
 
 mod vm {
+    mod drill;
     mod machine;
 }

@@ -1,5 +1,6 @@
 //! The unsafe code of this crate: each block states the precondition it relies on.
 
+pub mod attempt;
 pub mod bpf;
 pub mod denied;
 pub mod disk;

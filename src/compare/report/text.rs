@@ -114,7 +114,7 @@ fn header(out: &mut String, report: &Report) {
 }
 
 /// A name and its words, wrapped and indented.
-pub(super) fn entry(out: &mut String, name: &str, words: &str) {
+pub(in crate::compare) fn entry(out: &mut String, name: &str, words: &str) {
     let mut column = out.len();
     let _ = write!(out, "{name:<INDENT$}");
     for word in words.split(' ') {

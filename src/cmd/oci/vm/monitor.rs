@@ -134,7 +134,7 @@ fn boot(record: &Record, signals: &SignalFd, mut started: impl FnMut()) -> crate
     machine.network = network;
     let store = cmd::tidy_store()?;
     let entry = store.create(&spec.id)?;
-    let prepared = backend::prepare(Kind::Vm, &machine, &mut spec, entry.dir())?;
+    let prepared = backend::prepare(Kind::Vm, &machine, &[], &mut spec, entry.dir())?;
     let observer = Observer { memory: false, started: &mut started };
     let ward = Ward { signals, timeline: &timeline };
     match supervise::own(&ward, prepared, spec, entry, observer)? {

@@ -10,10 +10,11 @@ mod page;
 mod plots;
 mod svg;
 
+pub(crate) use page::frame;
 pub use page::render;
 
 /// `text` as the content of an element or a quoted attribute.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -29,7 +30,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// A table: the headings, then a line for each row; the first cell of each line is a heading too.
-fn table(headings: &[&str], lines: &[Vec<String>]) -> String {
+pub(crate) fn table(headings: &[&str], lines: &[Vec<String>]) -> String {
     let mut out = String::from("<div class=\"wide\"><table><thead><tr>");
     headings.iter().for_each(|heading| out.push_str(&format!("<th scope=\"col\">{}</th>", escaped(heading))));
     out.push_str("</tr></thead><tbody>");

@@ -13,16 +13,8 @@ const STYLE: &str = include_str!("style.css");
 /// The whole page.
 pub fn render(report: &Report) -> String {
     let figures = figures::all(report);
-    let mut out = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
-    out.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
-    out.push_str("<meta name=\"color-scheme\" content=\"light dark\">");
-    // Nothing may be loaded from anywhere, and nothing may run.
-    out.push_str("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">");
-    let title = format!("hv compare: {}", escaped(&report.image));
-    out.push_str(&format!(
-        "<title>{title}</title><link rel=\"icon\" href=\"data:,\"><style>{STYLE}</style></head><body><main>"
-    ));
-    out.push_str(&format!("<h1>{title}</h1>"));
+    let title = format!("hv compare: {}", report.image);
+    let mut out = format!("<h1>{}</h1>", escaped(&title));
     out.push_str(&answers(report, &figures));
     out.push_str(&conditions(report));
     out.push_str("<section><h2>All figures</h2>");
@@ -37,6 +29,21 @@ pub fn render(report: &Report) -> String {
     ));
     out.push_str("<footer><p>Every sample is in report.json and report.csv beside this page; ");
     out.push_str("<code>hv compare --replay report.json</code> computes all of it again.</p></footer>");
+    frame(&title, &out)
+}
+
+/// A page with this title (text) and body (markup).
+pub(crate) fn frame(title: &str, body: &str) -> String {
+    let mut out = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
+    out.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
+    out.push_str("<meta name=\"color-scheme\" content=\"light dark\">");
+    // Nothing may be loaded from anywhere, and nothing may run.
+    out.push_str("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">");
+    let title = escaped(title);
+    out.push_str(&format!(
+        "<title>{title}</title><link rel=\"icon\" href=\"data:,\"><style>{STYLE}</style></head><body><main>"
+    ));
+    out.push_str(body);
     out.push_str("</main></body></html>\n");
     out
 }
