@@ -7,11 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod drill;
+mod hostile;
 #[path = "../../guest-images/src/layer/tests/made.rs"]
 #[allow(dead_code, reason = "tests of layers use more of it")]
 mod made;
-mod drill;
-mod hostile;
 mod table;
 mod trace;
 
