@@ -335,26 +335,10 @@ impl Group {
         let paths: Vec<PathBuf> = self.places.iter().map(|place| place.path.clone()).collect();
         end::destroy(&paths)
     }
-
-    /// A figure in a file of either version.
-    pub fn number(&self, controller: Controller, v2: &str, v1: &str) -> Option<u64> {
-        let place = self.places.iter().find(|place| place.has(controller))?;
-        files::number(&place.path.join(if place.unified { v2 } else { v1 })).ok().flatten()
-    }
-
-    /// The number behind a key in a file of either version.
-    pub fn keyed(&self, controller: Controller, v2: (&str, &str), v1: (&str, &str)) -> Option<u64> {
-        let place = self
-            .places
-            .iter()
-            .find(|place| place.has(controller) || (place.unified && controller == Controller::Cpu))?;
-        let (file, key) = if place.unified { v2 } else { v1 };
-        files::keyed(&files::read(&place.path.join(file)).ok()?, key)
-    }
 }
 
 impl Place {
-    fn has(&self, controller: Controller) -> bool {
+    pub(super) fn has(&self, controller: Controller) -> bool {
         let name = if self.unified { controller.unified_name() } else { controller.name() };
         self.controllers.iter().any(|one| one == name)
     }

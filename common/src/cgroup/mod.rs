@@ -14,6 +14,7 @@
 
 mod devices;
 mod end;
+mod figures;
 mod files;
 mod freeze;
 mod group;

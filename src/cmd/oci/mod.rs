@@ -7,6 +7,7 @@ mod delete;
 mod events;
 mod exec;
 mod features;
+mod figures;
 mod foreground;
 mod kill;
 mod list;

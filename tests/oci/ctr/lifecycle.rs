@@ -75,6 +75,8 @@ fn limits_are_set_changed_and_counted() {
     };
     assert_eq!(stats()["data"]["memory"]["usage"]["limit"], 67_108_864);
     assert_eq!(stats()["data"]["pids"]["limit"], 20);
+    assert!(stats()["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
+    assert!(stats()["data"]["memory"]["raw"].as_object().unwrap().len() > 10);
     bundle.call("update", &["--memory", "33554432", "--pids-limit", "10", &bundle.id]).expect(0);
     assert_eq!(stats()["data"]["memory"]["usage"]["limit"], 33_554_432);
     assert_eq!(stats()["data"]["pids"]["limit"], 10);
