@@ -23,7 +23,7 @@ pub const CONFIG_PATH: &str = "/hv/config";
 /// Where it finds the program, when that is not the root's.
 pub const PROGRAM_PATH: &str = "/hv/program";
 /// Version of these messages; hv-init refuses another.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// The longest frame either side accepts, in bytes.
 pub const MAX_FRAME: usize = 256 * 1024;
 
@@ -63,8 +63,30 @@ pub struct GuestConfig {
     pub process: Process,
     /// What it may do; None: all that its user may, because the machine is the wall.
     pub rights: Option<Rights>,
+    /// What it finds beside its root.
+    pub given: Given,
     /// Processes and threads at once.
     pub pids: Option<u32>,
+}
+
+/// What the host gives to the workload's world before it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Small files, which are copies: what is written to them stays in the guest.
+    pub files: Vec<GivenFile>,
+    /// Names below /proc/sys, with slashes, and what is written there.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// A file of the host's, as it was when the guest was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenFile {
+    /// Where, in the guest.
+    pub path: String,
+    /// Who may do what with it.
+    pub mode: u32,
+    /// What is in it.
+    pub bytes: Vec<u8>,
 }
 
 /// A further process that the host wants. hv-init answers with a frame of a port's number, which the host connects to

@@ -70,6 +70,7 @@ pub fn initramfs(data: &[u8]) {
         network: Vec::new(),
         process,
         rights: None,
+        given: hv_common::wire::Given::default(),
         pids: None,
     };
     let modules: Vec<_> = (0..input.u8() % 4)

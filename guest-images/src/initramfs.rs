@@ -159,6 +159,7 @@ mod tests {
                 landlock: vec![],
             },
             rights: None,
+            given: wire::Given::default(),
             pids: None,
         }
     }

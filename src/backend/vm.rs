@@ -48,7 +48,7 @@ const INIT: &str = "hv-init";
 /// # Errors
 /// Something is not there, or cannot be used.
 pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -> Result<Prepared> {
-    let MachineArgs { boot, devices, hardware, memory, network, disk, wall, rights } = args;
+    let MachineArgs { boot, devices, hardware, memory, network, disk, wall, rights, given } = args;
     let balloon = check_balloon(memory.balloon, &spec.limits)?;
     // Said before anything expensive: without KVM the rest is of no use.
     Kvm::open()?;
@@ -94,6 +94,7 @@ pub(super) fn prepare(args: &MachineArgs, spec: &mut Spec, runtime_dir: &Path) -
         network: nics.iter().zip(network.devices()).filter_map(|(nic, args)| interface(nic, args)).collect(),
         process: spec.process.clone(),
         rights: rights.clone(),
+        given: given.clone(),
         pids: spec.limits.pids,
     };
     let init = read_init()?;

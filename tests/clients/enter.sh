@@ -98,7 +98,12 @@ mkdir -p "$root/hv/bin" "$root/hv/clients" "$root/var/lib/containers" "$root/old
 mount -t tmpfs -o mode=755 run "$root/run"
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 mount -t tmpfs -o mode=755 containers "$root/var/lib/containers"
+mount -t tmpfs -o mode=755 cache "$root/var/cache"
 mount --bind "$bin" "$root/hv/bin"
+if [ -n "${HV_TEST_KERNEL:-}" ]; then
+    touch "$root/hv/kernel"
+    mount --bind "$HV_TEST_KERNEL" "$root/hv/kernel"
+fi
 mount --bind "$here" "$root/hv/clients"
 for name in hv hv-oci hv-oci-vm; do
     ln -sf /hv/bin/hv "$root/usr/bin/$name"

@@ -33,8 +33,10 @@ const PACKAGES: [&str; 17] = [
 ];
 /// Whose versions decide whether the system is made anew.
 const VERSIONED: [&str; 5] = ["podman", "conmon", "containerd", "docker.io", "criu"];
-/// Every script of tests/clients.
+/// The scripts of tests/clients that run anywhere.
 const SCRIPTS: [&str; 3] = ["podman", "containerd", "docker"];
+/// All of them: `podman-vm` needs Linux guests.
+const ALL: [&str; 4] = ["podman", "containerd", "docker", "podman-vm"];
 /// Space for what engines write beside their memory file systems, on the testbed's disk.
 const SLACK_MIB: u64 = 64;
 /// How long one script may take in the testbed: engines are large programs, and it emulates every instruction.
@@ -49,8 +51,8 @@ pub struct ClientsArgs {
     /// Use the programs as they are, without building them first
     #[arg(long)]
     no_build: bool,
-    /// Which: podman, containerd, docker [default: all]
-    #[arg(value_parser = SCRIPTS)]
+    /// Which [default: all, podman-vm in the testbed alone]
+    #[arg(value_parser = ALL)]
     clients: Vec<String>,
 }
 
@@ -62,8 +64,9 @@ pub fn run(args: &ClientsArgs) -> Result<ExitCode> {
     if !args.no_build {
         hv::build(false)?;
     }
-    let all = SCRIPTS.map(str::to_owned);
-    let clients = if args.clients.is_empty() { &all[..] } else { &args.clients };
+    let all = if args.testbed { &ALL[..] } else { &SCRIPTS[..] };
+    let all: Vec<String> = all.iter().map(|name| (*name).to_owned()).collect();
+    let clients = if args.clients.is_empty() { &all } else { &args.clients };
     let mut failed = false;
     for client in clients {
         failed |= if args.testbed { in_testbed(client)? } else { natively(client)? } != 0;

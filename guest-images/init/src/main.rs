@@ -2,7 +2,7 @@
 //! to the host and its fate on to the monitor, and switches the machine off.
 //!
 //! # Layout
-//! - [`modules`], [`root`], [`mounts`], [`network`]: the machine from a bare kernel to the workload's root.
+//! - [`modules`], [`root`], [`mounts`], [`network`], [`given`]: the machine from a bare kernel to the workload's root.
 //! - [`host`]: connections to the monitor; [`streams`]: the workload's streams through them.
 //! - [`supervise`]: from the workload's start to its end; [`orders`]: further processes; [`button`]: who asks for that; [`power`]: what is left to
 //!   do then.
@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod button;
+mod given;
 mod host;
 mod modules;
 mod mounts;
@@ -85,6 +86,7 @@ fn run(control: &mut Option<Control>) -> Result<Exit, Failure> {
     root::switch(&config.root)?;
     mounts::of_workload()?;
     machine_settings(&config)?;
+    given::put(&config.given)?;
     let prepared = supervise::prepare(&config, program)?;
     let control = control.as_mut().expect("dial_all returned without an error, so it has set it");
     host::establish_all(control, &connections)?;

@@ -22,6 +22,7 @@ pub mod wall;
 
 use clap::Args;
 use hv_common::starter::Rights;
+use hv_common::wire::Given;
 
 pub use self::boot::BootArgs;
 pub use self::devices::DeviceArgs;
@@ -58,6 +59,9 @@ pub struct MachineArgs {
     /// What its process may do, which a bundle says and nobody types.
     #[arg(skip)]
     pub rights: Option<Rights>,
+    /// What a bundle's mounts and sysctls give to it.
+    #[arg(skip)]
+    pub given: Given,
 }
 
 /// An option that a container refuses.

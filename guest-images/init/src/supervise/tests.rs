@@ -62,6 +62,7 @@ fn config(script: &str, terminal: Option<TerminalSize>) -> GuestConfig {
         network: vec![],
         process,
         rights: None,
+        given: wire::Given::default(),
         pids: None,
     }
 }

@@ -3,10 +3,11 @@
 //! status. What concerns a process or a cgroup (`state`, `kill`, `pause`, `resume`, `delete`, `events`) concerns it.
 //!
 //! - [`plan`]: `config.json` becomes a spec, or a refusal that names the field; [`monitor`]: the process; [`exec`]: further
-//!   processes in the guest;
+//!   processes in the guest; [`given`]: what of the host's it finds;
 //!   [`network`]: its interfaces.
 
 pub mod exec;
+mod given;
 pub mod monitor;
 mod network;
 mod plan;
@@ -70,6 +71,7 @@ pub fn make(
 ) -> Result<Made> {
     let config = &bundle.config;
     plan::check(config)?;
+    given::given(config, &bundle.dir)?;
     if args.preserve_fds > 0 {
         return Err(Fault::new("--preserve-fds: descriptors of the host cannot be given to a VM's process"));
     }

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Fault, Result, namespace, network, plan};
+use super::{Fault, Result, given, namespace, network, plan};
 use crate::cli::MachineArgs;
 use crate::cli::oci::MonitorArgs;
 use crate::cmd::oci::store::{Record, Store};
@@ -130,6 +130,8 @@ fn boot(record: &Record, signals: &SignalFd, mut started: impl FnMut()) -> crate
     let rights = oci::rights(&process, record.config.linux.seccomp.as_ref())
         .map_err(|error| Failure::refused(error.to_string()))?;
     machine.rights = Some(rights);
+    machine.given =
+        given::given(&record.config, &record.bundle).map_err(|fault| Failure::refused(fault.message))?;
     let (_carried, network) = network::carry()?;
     machine.network = network;
     let store = cmd::tidy_store()?;
