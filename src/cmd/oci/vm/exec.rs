@@ -165,6 +165,8 @@ fn begin(dir: &Path, order: &Order) -> Result<Session> {
 
 /// In words that clients look for: those that mean 126 and 127 to them.
 fn not_started(order: &Order, what: String, errno: i32, status: u8) -> Fault {
+    // A guest's words, which a terminal would obey.
+    let what: String = what.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let program = order.process.args.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     let message = match (status, errno) {
         (127, _) if !program.contains('/') => {
