@@ -207,6 +207,11 @@ impl Session {
         } else {
             None
         };
+        if interactive && io::stdout().is_terminal() {
+            // Whoever has the other end may have given it a size before this process was told of changes.
+            let size = ToGuest::Resize(terminal::size());
+            wire::write_frame(&self.control, &size).map_err(failed)?;
+        }
         // Its end comes when the last thread of output has.
         let (working, done) = mpsc::channel::<()>();
         for (index, stream) in self.streams.iter().enumerate() {
