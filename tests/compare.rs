@@ -188,6 +188,35 @@ mod peers {
     }
 }
 
+mod switches {
+    use super::*;
+
+    #[test]
+    fn one_wall_less_at_a_time() {
+        as_root(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command = hv(&["compare", "--runs", "4", "--ablate", "--kinds", "ctr", "--out"]);
+            command.arg(dir.path()).arg(image::directory());
+            let done = finish(command, b"").expect(0);
+            let text = done.text();
+            assert!(
+                text.contains("hv-oci with one change, ms") && text.contains("no network namespace"),
+                "{text}"
+            );
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            let json = dir.path().join("report.json");
+            let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+            let effects = report["effects"].as_array().unwrap();
+            assert!(effects.len() >= 9 && effects.iter().all(|effect| effect["n"] == 4), "{effects:?}");
+            let trials = report["ablation"]["trials"].as_array().unwrap().len();
+            assert_eq!(trials, 5 * (effects.len() + 1), "every switch, the usual and its twin");
+            let lines = std::fs::read_to_string(dir.path().join("switches.csv")).unwrap().lines().count();
+            assert_eq!(lines, 1 + trials);
+            reports::recomputed(&json);
+        });
+    }
+}
+
 mod scale {
     use super::*;
 
@@ -230,7 +259,7 @@ mod scale {
         let mut command = compare("process", &["--scale"]);
         command.args(["--", "/bin/true"]);
         let done = finish(command, b"").expect(125);
-        assert!(done.stderr.contains("leave out `-- CMD` or --scale"), "{}", done.stderr);
+        assert!(done.stderr.contains("leave out `-- CMD`, or these"), "{}", done.stderr);
     }
 
     #[test]

@@ -203,6 +203,31 @@ def main(path):
                     floors.append(max(math.exp(ends[1]), 1 / math.exp(ends[0])) - 1)
             floor = max(floors) if floors else None
             check(f"{name} {pair}, floor", floor, ratio["floor"])
+    for effect in report.get("effects", []):
+        def starts(switch):
+            trials = report["ablation"]["trials"]
+            of_kind = [t for t in trials if t["kind"] == effect["kind"] and t["switch"] == switch]
+            counted = [t for t in of_kind if t["block"] > 0 and t["failure"] is None]
+            return {t["block"]: t["first_byte"] - t["asked"] for t in counted}
+
+        name = f"{effect['kind']} {effect['switch']}"
+        usual, twin, changed = starts("usual"), starts("twin"), starts(effect["switch"])
+        d = [at - usual[block] for block, at in changed.items() if block in usual]
+        check(f"{name}, n", len(d), effect["n"])
+        if not d:
+            continue
+        check(f"{name}, usual", median(usual.values()), effect["usual"])
+        check(f"{name}, changed", median(changed.values()), effect["changed"])
+        check(f"{name}, difference", median(d), effect["difference"])
+        ends = interval(d)
+        if ends and effect["interval"]:
+            check(f"{name}, low", ends[0], effect["interval"]["low"])
+            check(f"{name}, high", ends[1], effect["interval"]["high"])
+        ends, aa = interval(d), interval(paired(usual, twin))
+        floor = max(math.exp(aa[1]), 1 / math.exp(aa[0])) - 1 if aa else 0
+        surely = ends is not None and (ends[0] > 0 or ends[1] < 0)
+        verdict = surely and abs(median(d)) > max(0.05, floor) * median(usual.values())
+        check(f"{name}, differs", verdict, effect["differs"])
     print(f"{compared} values computed again, {len(differences)} differ")
     for line in differences:
         print(line)

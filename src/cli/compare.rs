@@ -44,6 +44,9 @@ pub struct CompareArgs {
     /// Also start sandboxes beside each other, and at once: what each further one costs (part of --paper)
     #[arg(long)]
     pub scale: bool,
+    /// Also start with one thing changed at a time: what each switch of vm, and each wall of a container, costs
+    #[arg(long)]
+    pub ablate: bool,
     /// Kinds to launch, in the order of the columns: process, ctr, vm, and other runtimes that --list-kinds names
     #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "process,ctr,vm", value_parser = parse_kind)]
     pub kinds: Vec<Contender>,

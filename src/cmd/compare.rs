@@ -13,10 +13,11 @@ use hv_common::cgroup::Layout;
 
 use crate::cli::CompareArgs;
 use crate::compare::measure::{self, Interrupts, Measured, Until};
-use crate::compare::report::{csv, difference, file, html, text};
+use crate::compare::report::{csv, difference, file, html, switches, text};
 use crate::compare::scale::run::Extent;
 use crate::compare::{
-    Contender, Host, REPORT_VERSION, Report, Role, Scale, Schedule, Setup, against, launch, scale,
+    Ablation, Contender, Host, REPORT_VERSION, Report, Role, Scale, Schedule, Setup, ablate, against, launch,
+    scale,
 };
 use crate::error::{self, Failure, Result};
 
@@ -71,9 +72,9 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
     let image = image
         .canonicalize()
         .map_err(|source| Failure::new(format!("cannot open image {}", image.display()), source))?;
-    if args.scale && !args.command.is_empty() {
+    if (args.scale || args.ablate) && !args.command.is_empty() {
         return Err(Failure::refused(
-            "--scale keeps sandboxes idle, which a command of your own may not be: leave out `-- CMD` or --scale",
+            "--scale and --ablate have a workload of their own: leave out `-- CMD`, or these",
         ));
     }
     let mut setup = setup(args, image)?;
@@ -86,15 +87,25 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
     let interrupts = Interrupts::take()?;
     let cgroup = Layout::detect().map_or_else(|_| "none".into(), |layout| layout.shape().to_string());
     let host = Host::look(cgroup);
-    let _root = kinds::prepare(&mut setup, &contenders)?;
+    let subjects = if args.ablate { subjects(&contenders) } else { Vec::new() };
+    let _root = kinds::prepare(&mut setup, contenders.iter().chain(&subjects))?;
     let schedule = schedule(args, &contenders, !setup.files.is_empty());
     let until = if args.paper { Until::Precise(Duration::from_secs(args.budget)) } else { Until::Done };
     let measured = measure::measure(&setup, &schedule, until, &interrupts, progress(schedule.launches()));
     let beside = beside(args, &setup, &contenders, &measured, schedule.seed, &interrupts);
+    let (ablation, ablation_cut) = ablation(
+        args,
+        &setup,
+        &subjects,
+        schedule.seed,
+        &interrupts,
+        beside.as_ref().is_some_and(|(_, cut)| *cut) || measured.interrupted,
+    );
     finish_progress();
     let (scale, cut_short) = beside.map_or((None, false), |(scale, cut_short)| (Some(scale), cut_short));
+    let cut_short = cut_short || ablation_cut;
     let stopped = if cut_short {
-        "interrupted: partial, not all sandboxes were started beside each other".into()
+        "interrupted: partial, not all sandboxes beside each other or with a change were started".into()
     } else {
         measured.stopped
     };
@@ -118,6 +129,7 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
         skipped,
         samples: measured.samples,
         scale,
+        ablation,
     };
     show(args, &report)?;
     let rounds = report.scale.iter().flat_map(|scale| &scale.rounds);
@@ -146,6 +158,36 @@ fn beside(
     };
     let rounds = extent.rounds * contenders.len();
     Some(scale::run::measure(setup, contenders, extent, seed, interrupts, progress(rounds)))
+}
+
+/// Whose switches are tried: those of `vm`, and for `ctr` those of a bundle.
+fn subjects(contenders: &[Contender]) -> Vec<Contender> {
+    let own = |kind: Kind| contenders.contains(&kind.into());
+    let bundle = own(Kind::Ctr).then(|| Contender::Peer("hv-oci".into()));
+    own(Kind::Vm).then(|| Kind::Vm.into()).into_iter().chain(bundle).collect()
+}
+
+/// Starts with one thing changed, if they were asked for and nothing was interrupted; true when that was.
+fn ablation(
+    args: &CompareArgs,
+    setup: &Setup,
+    subjects: &[Contender],
+    seed: u64,
+    interrupts: &Interrupts,
+    interrupted: bool,
+) -> (Option<Ablation>, bool) {
+    if !args.ablate || interrupted {
+        return (None, false);
+    }
+    let blocks = match (args.runs, args.quick, args.paper) {
+        (Some(runs), ..) => runs as usize,
+        (_, true, _) => 10,
+        (_, _, true) => 100,
+        _ => 25,
+    };
+    let launches = ablate::run::launches(subjects, blocks);
+    let (ablation, cut) = ablate::run::measure(setup, subjects, blocks, seed, interrupts, progress(launches));
+    (Some(ablation), cut)
 }
 
 fn schedule(args: &CompareArgs, contenders: &[Contender], cold: bool) -> Schedule {
@@ -177,6 +219,9 @@ fn show(args: &CompareArgs, report: &Report) -> Result<()> {
         if let Some(scale) = &report.scale {
             file::place(csv::scale(scale).as_bytes(), &dir.join("scale.csv"))?;
         }
+        if let Some(ablation) = &report.ablation {
+            file::place(switches::csv(ablation).as_bytes(), &dir.join("switches.csv"))?;
+        }
         file::place(html::render(report).as_bytes(), &dir.join("report.html"))?;
     }
     print(&text::render(report))
@@ -205,6 +250,7 @@ fn setup(args: &CompareArgs, image: PathBuf) -> Result<Setup> {
             Vec::new()
         },
         root: image.clone(),
+        edit: None,
         image,
         kernel: args.kernel.clone(),
         machine,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hv_common::{Kind, Phase};
 
+use super::ablate::{Ablation, TWIN, Trial, USUAL, switches};
 use super::memory::Ledger;
 use super::scale::{Round, Start, Step};
 use super::stats::Random;
@@ -57,7 +58,37 @@ pub fn report(runs: usize) -> Report {
         skipped: BTreeMap::new(),
         samples,
         scale: None,
+        ablation: None,
     }
+}
+
+/// A comparison with so many blocks of switches: PCI costs 30 ms, there is no pool of huge pages.
+pub fn with_ablation(blocks: usize) -> Report {
+    let mut report = report(blocks);
+    let mut random = Random::new(9, "switches");
+    let vm = Contender::from(Kind::Vm);
+    let names = [USUAL, TWIN].into_iter().chain(switches::of(&vm).iter().map(|switch| switch.id));
+    let mut trials = Vec::new();
+    for block in 0..=blocks {
+        for switch in names.clone() {
+            let more = if switch == "transport-pci" { 30e6 } else { 0.0 };
+            let took = (95e6 + more) * (0.01 * random.normal()).exp();
+            let failure = (switch == "huge-pages").then(|| "no pool".to_owned());
+            let first_byte = 1000 + took as u64;
+            let (kind, switch) = (vm.clone(), switch.to_owned());
+            trials.push(Trial {
+                block,
+                kind,
+                switch,
+                asked: 1000,
+                first_byte,
+                gone: first_byte + 9,
+                failure,
+            });
+        }
+    }
+    report.ablation = Some(Ablation { blocks, trials });
+    report
 }
 
 /// A comparison with so many rounds of sandboxes beside each other, too.

@@ -26,6 +26,8 @@ pub struct Setup {
     pub root: PathBuf,
     /// The guest's kernel, for other monitors.
     pub kernel: Option<PathBuf>,
+    /// What is changed in the bundle of an OCI runtime.
+    pub edit: Option<fn(&mut serde_json::Value)>,
     /// The guest's kernel and modules, as `hv vm` takes them.
     pub machine: Vec<std::ffi::OsString>,
     /// Memory limit in bytes, the same for both kinds.

@@ -6,12 +6,14 @@
 //!   measured in; [`cold`]: out of the page cache with it;
 //! - [`peers`]: other runtimes as guests; [`conditions`]: what limits really held; [`equality`]: for whom they differ (pure);
 //! - [`scale`]: sandboxes beside each other, and many at once;
+//! - [`ablate`]: what each switch costs;
 //! - [`sample`]: what it gave; [`memory`]: the ledger; [`host`]: where it was;
 //! - [`rows`]: which figures are shown and what they mean; [`stats`]: medians and ratios (pure);
 //!   [`figures`]: those of one report (pure); [`against`]: of two (pure);
 //! - [`isolation`]: what each wall stops: `hv drill`;
 //! - [`report`]: the forms they are shown in, and reading one back.
 
+pub mod ablate;
 pub mod against;
 pub mod cold;
 pub mod conditions;
@@ -39,6 +41,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use ablate::Ablation;
 pub use contender::Contender;
 pub use host::Host;
 pub use launch::Setup;
@@ -88,6 +91,9 @@ pub struct Report {
     /// Sandboxes beside each other, when that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,
+    /// What each switch costs, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ablation: Option<Ablation>,
 }
 
 fn one() -> usize {

@@ -46,8 +46,11 @@ pub fn usable(asked: &[Contender], setup: &Setup) -> (Vec<Contender>, BTreeMap<C
 ///
 /// # Errors
 /// The image cannot be mounted, or a runtime does not take it.
-pub fn prepare(setup: &mut Setup, contenders: &[Contender]) -> Result<Option<Root>> {
-    let peers = contenders.iter().filter_map(|who| peers::find(who.word()));
+pub fn prepare<'a>(
+    setup: &mut Setup,
+    contenders: impl Iterator<Item = &'a Contender>,
+) -> Result<Option<Root>> {
+    let peers = contenders.filter_map(|who| peers::find(who.word()));
     let directories: Vec<_> = peers.filter(|adapter| adapter.needs_directory()).collect();
     if directories.is_empty() {
         return Ok(None);

@@ -47,7 +47,7 @@ pub enum Limits {
 pub struct Adapter {
     /// What `--kinds` calls it.
     pub name: &'static str,
-    /// The program, looked for in `PATH`.
+    /// The program, looked for in `PATH`; empty: hv itself.
     pub program: &'static str,
     /// What it starts from.
     pub form: Form,
@@ -84,7 +84,14 @@ const PLAIN: Adapter = Adapter {
 const SERIAL: &str = "its console is an emulated serial line, and the workload is PID 1";
 
 /// All runtimes that hv knows to start.
-pub const TABLE: [Adapter; 8] = [
+pub const TABLE: [Adapter; 9] = [
+    Adapter {
+        name: "hv-oci",
+        program: "",
+        arguments: &["oci", "--root", "{state}", "run", "--bundle", "{bundle}", "{id}"],
+        remove: &["oci", "--root", "{state}", "delete", "--force", "{id}"],
+        ..PLAIN
+    },
     Adapter {
         name: "runc",
         program: "runc",
@@ -234,7 +241,7 @@ pub fn find(name: &str) -> Option<&'static Adapter> {
 }
 
 /// The first directory of `PATH` that has this program.
-pub fn on_path(program: &str) -> Option<PathBuf> {
+fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
@@ -249,9 +256,14 @@ pub fn takes(form: Form) -> &'static str {
 }
 
 impl Adapter {
+    /// The program's file, if it is there.
+    pub fn file(&self) -> Option<PathBuf> {
+        if self.program.is_empty() { std::env::current_exe().ok() } else { on_path(self.program) }
+    }
+
     /// Why it cannot be started here, if it cannot.
     pub fn obstacle(&self) -> Option<String> {
-        let Some(program) = on_path(self.program) else {
+        let Some(program) = self.file() else {
             return Some(format!("there is no {} in PATH", self.program));
         };
         if self.probe.is_empty() {

@@ -10,7 +10,7 @@ use hv_common::seccomp::{Profile, names};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Adapter, Form, on_path};
+use super::{Adapter, Form};
 use crate::compare::Setup;
 use crate::compare::launch::WAITING;
 use crate::error::{Failure, Result};
@@ -73,8 +73,8 @@ impl Words {
 /// # Errors
 /// A file cannot be written, or the program has gone from `PATH`.
 pub fn prepare(adapter: &'static Adapter, setup: &Setup, id: &Id) -> Result<(Command, Files)> {
-    let program = on_path(adapter.program)
-        .ok_or_else(|| Failure::refused(format!("there is no {} in PATH", adapter.program)))?;
+    let program =
+        adapter.file().ok_or_else(|| Failure::refused(format!("there is no {} in PATH", adapter.program)))?;
     let dir = tempfile::tempdir()
         .map_err(|source| Failure::new("cannot make a directory for the launch", source))?;
     let path = |name: &str| dir.path().join(name);
@@ -142,6 +142,9 @@ fn bundle(setup: &Setup) -> Result<Value> {
         "architectures": ["SCMP_ARCH_X86_64"],
         "syscalls": [{ "names": allowed, "action": "SCMP_ACT_ALLOW" }],
     });
+    if let Some(edit) = setup.edit {
+        edit(&mut config);
+    }
     Ok(config)
 }
 
@@ -170,6 +173,7 @@ mod tests {
             image: "/image.erofs".into(),
             root: "/root dir".into(),
             kernel: Some("/vmlinux".into()),
+            edit: None,
             machine: Vec::new(),
             memory: 64 << 20,
             cpus: 2,

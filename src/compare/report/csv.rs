@@ -58,7 +58,7 @@ pub fn scale(scale: &Scale) -> String {
 }
 
 /// In quotation marks, and with a leading apostrophe where a spreadsheet would calculate instead of show.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     if text.is_empty() {
         return String::new();
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compare::ablate::effects::{self, Effect};
 use crate::compare::figures::{self, Figure};
 use crate::compare::{REPORT_VERSION, Report, Scale};
 use crate::error::{Failure, Result};
@@ -26,6 +27,8 @@ struct Content<'a> {
     #[serde(flatten)]
     report: &'a Report,
     figures: Vec<Figure>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    effects: Vec<Effect>,
 }
 
 /// The one field that is looked at before the others.
@@ -39,7 +42,7 @@ struct Versioned {
 /// # Errors
 /// The file cannot be written.
 pub fn write(report: &Report, path: &Path) -> Result<()> {
-    let content = Content { report, figures: figures::all(report) };
+    let content = Content { report, figures: figures::all(report), effects: effects::all(report) };
     let mut text = serde_json::to_vec_pretty(&content)?;
     text.push(b'\n');
     place(&text, path)
@@ -94,6 +97,9 @@ fn parse(text: &[u8]) -> std::result::Result<Report, String> {
     if report.scale.iter().any(|scale| starts(scale) > SAMPLES_LIMIT) {
         return Err("has more rounds or starts than a report can have".into());
     }
+    if report.ablation.iter().any(|ablation| ablation.trials.len() > SAMPLES_LIMIT) {
+        return Err("has more launches of switches than a report can have".into());
+    }
     if let Some(sample) = report.samples.iter().find(|sample| sample.block >= blocks) {
         return Err(format!("has a sample of block {}, and only {blocks} blocks", sample.block));
     }
@@ -118,8 +124,14 @@ fn clean_all(report: &mut Report) {
         .flat_map(|sample| sample.failure.iter_mut().chain(sample.memory.gaps.iter_mut()));
     let of_rounds = report.scale.iter_mut().flat_map(|scale| &mut scale.rounds);
     let of_rounds = of_rounds.flat_map(|round| &mut round.failure);
+    let trials = report.ablation.iter_mut().flat_map(|ablation| &mut ablation.trials);
+    let of_trials = trials.flat_map(|trial| trial.failure.iter_mut().chain([&mut trial.switch]));
     let all = words.into_iter().chain(of_host).chain(&mut host.stamps).chain(&mut report.guest_kernel);
-    all.chain(skipped).chain(of_samples).chain(of_rounds).for_each(|word| *word = clean(word));
+    all.chain(skipped)
+        .chain(of_samples)
+        .chain(of_rounds)
+        .chain(of_trials)
+        .for_each(|word| *word = clean(word));
     let settings = std::mem::take(&mut host.settings);
     host.settings = settings.iter().map(|(name, value)| (clean(name), clean(value))).collect();
     for sample in &mut report.samples {
@@ -156,7 +168,7 @@ mod tests {
     use crate::compare::report::{csv, text};
 
     fn json(report: &Report) -> Vec<u8> {
-        serde_json::to_vec(&Content { report, figures: figures::all(report) }).unwrap()
+        serde_json::to_vec(&Content { report, figures: figures::all(report), effects: Vec::new() }).unwrap()
     }
 
     #[test]
@@ -206,7 +218,8 @@ mod tests {
     #[test]
     fn figures_in_a_file_are_not_believed() {
         let mut content =
-            serde_json::to_value(Content { report: &example::report(2), figures: vec![] }).unwrap();
+            serde_json::to_value(Content { report: &example::report(2), figures: vec![], effects: vec![] })
+                .unwrap();
         content["figures"] = serde_json::json!("nonsense");
         assert!(parse(content.to_string().as_bytes()).is_ok());
     }

@@ -5,6 +5,7 @@ mod distribution;
 mod ledger;
 mod phases;
 mod scaling;
+mod switches;
 mod trade;
 
 use super::table;
@@ -29,8 +30,15 @@ type Draw = fn(&Report, &[Figure]) -> Option<Plot>;
 
 /// All plots that the report has samples for.
 pub fn all(report: &Report, figures: &[Figure]) -> Vec<Plot> {
-    let draw: [Draw; 6] =
-        [phases::draw, distribution::draw, ledger::draw, scaling::draw, boundary::draw, trade::draw];
+    let draw: [Draw; 7] = [
+        phases::draw,
+        distribution::draw,
+        ledger::draw,
+        scaling::draw,
+        switches::draw,
+        boundary::draw,
+        trade::draw,
+    ];
     draw.iter().filter_map(|draw| draw(report, figures)).collect()
 }
 
