@@ -53,7 +53,7 @@ pub struct CompareArgs {
     /// List the kinds that can be launched, and which are absent here
     #[arg(long)]
     pub list_kinds: bool,
-    /// Write report.json, report.csv and report.html into DIR
+    /// Write report.json, report.csv, report.html and start.svg into DIR
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Write every sample to FILE, as JSON

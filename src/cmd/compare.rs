@@ -223,6 +223,9 @@ fn show(args: &CompareArgs, report: &Report) -> Result<()> {
             file::place(switches::csv(ablation).as_bytes(), &dir.join("switches.csv"))?;
         }
         file::place(html::render(report).as_bytes(), &dir.join("report.html"))?;
+        if let Some(picture) = html::picture(report) {
+            file::place(picture.as_bytes(), &dir.join("start.svg"))?;
+        }
     }
     print(&text::render(report))
 }

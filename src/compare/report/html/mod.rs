@@ -4,14 +4,16 @@
 //! letters do not; below each is the table it was drawn from.
 //!
 //! - `page`: the frame, its words and its style; `svg`: the few shapes that plots are made of;
-//! - `plots`: one file a plot.
+//! - `plots`: one file a plot; `picture`: one of them without the page.
 
 mod page;
+mod picture;
 mod plots;
 mod svg;
 
 pub(crate) use page::frame;
 pub use page::render;
+pub use picture::render as picture;
 
 /// `text` as the content of an element or a quoted attribute.
 pub(crate) fn escaped(text: &str) -> String {

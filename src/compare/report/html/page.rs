@@ -8,7 +8,7 @@ use crate::compare::rows::SECTIONS;
 use crate::compare::stats::Estimate;
 use crate::compare::{Contender, Report, equality};
 
-const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("style.css");
 
 /// The whole page.
 pub fn render(report: &Report) -> String {

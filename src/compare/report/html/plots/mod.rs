@@ -42,6 +42,11 @@ pub fn all(report: &Report, figures: &[Figure]) -> Vec<Plot> {
     draw.iter().filter_map(|draw| draw(report, figures)).collect()
 }
 
+/// The plot that answers the first question, where the time until the first byte goes, and its height in pixels.
+pub fn first(report: &Report, figures: &[Figure]) -> Option<(Plot, f64)> {
+    phases::draw(report, figures).map(|plot| (plot, phases::height(report)))
+}
+
 /// Milliseconds of nanoseconds, with about three digits.
 fn ms(ns: f64) -> String {
     format!("{} ms", digits(ns / 1e6))

@@ -15,6 +15,11 @@ fn phases() -> impl Iterator<Item = &'static rows::Row> {
     starts.flat_map(|section| section.rows).filter(|row| row.id != "start.ready")
 }
 
+/// Its height in pixels.
+pub fn height(report: &Report) -> f64 {
+    report.contenders.len() as f64 * LINE + 30.0
+}
+
 /// One bar for each contender that was launched.
 pub fn draw(report: &Report, _: &[Figure]) -> Option<Plot> {
     let middle = |who: &Contender, row: &rows::Row| {
@@ -27,8 +32,8 @@ pub fn draw(report: &Report, _: &[Figure]) -> Option<Plot> {
         return None;
     }
     let (end, marks) = linear(end / 1e6, |value| format!("{} ms", digits(value)));
-    let bottom = report.contenders.len() as f64 * LINE + 6.0;
-    let mut canvas = Canvas::new(bottom + 24.0);
+    let bottom = height(report) - 24.0;
+    let mut canvas = Canvas::new(height(report));
     canvas.scale(&marks, bottom, 0.0);
     let mut lines = Vec::new();
     for (place, who) in report.contenders.iter().enumerate() {
