@@ -7,6 +7,7 @@
 //! - [`layer`]: tar streams, one over the other, become such a file.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
 //! - [`modules`]: which kernel modules a guest needs; [`initramfs`]: what a guest starts from.
+//! - [`reference`]: names of images; [`registry`]: getting and sending them.
 //! - [`content`]: the store of images; [`store`]: kernels that are kept for a user.
 //! - [`dirs`]: where hv keeps things for this user.
 //!
@@ -25,6 +26,8 @@ pub mod kernel;
 pub mod layer;
 pub mod modules;
 pub mod open;
+pub mod reference;
+pub mod registry;
 pub mod root_tar;
 pub mod store;
 pub mod superblock;

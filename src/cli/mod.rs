@@ -1,11 +1,12 @@
 //! What was typed: clap types, and nothing else. What it means is decided in [`crate::plan`].
 //!
 //! [`machine`]: what only a microVM takes, a file for each group of options; [`control`]: what is asked of a
-//! sandbox that runs; [`oci`]: what engines type; [`quick`]: the grammar of one verb alone.
+//! sandbox that runs; [`image`]: images and registries; [`oci`]: what engines type; [`quick`]: the grammar of one verb alone.
 
 pub mod compare;
 pub mod control;
 pub mod drill;
+pub mod image;
 pub mod machine;
 pub mod oci;
 pub mod quick;
@@ -82,6 +83,21 @@ pub enum Verb {
     /// Say what this host can and cannot do, why, and the mend
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    /// Get, send and look for images
+    #[command(subcommand, after_help = image::EXAMPLES)]
+    Image(image::ImageVerb),
+    /// Get images from a registry: hv image pull
+    #[command(hide = true, after_help = image::registry::PULL_EXAMPLES)]
+    Pull(image::PullArgs),
+    /// Send an image to a registry: hv image push
+    #[command(hide = true, after_help = image::registry::PUSH_EXAMPLES)]
+    Push(image::PushArgs),
+    /// Keep a user and a password for a registry: hv image login
+    #[command(hide = true, after_help = image::registry::LOGIN_EXAMPLES)]
+    Login(image::LoginArgs),
+    /// Forget them: hv image logout
+    #[command(hide = true, after_help = image::registry::LOGOUT_EXAMPLES)]
+    Logout(image::LogoutArgs),
     /// Keep kernels, so that --kernel may be left out
     #[command(subcommand, after_help = KERNEL_EXAMPLES)]
     Kernel(KernelVerb),

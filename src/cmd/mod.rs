@@ -5,6 +5,7 @@ pub mod compare;
 pub mod completions;
 pub mod control;
 pub mod drill;
+pub mod image;
 pub mod kernel;
 pub mod man;
 pub mod oci;
@@ -15,6 +16,7 @@ pub mod stop;
 use hv_common::state::Store;
 use hv_common::{Kind, Timeline};
 
+use crate::cli::image::ImageVerb;
 use crate::cli::{Cli, Verb};
 use crate::error::{self, Result};
 
@@ -36,6 +38,11 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Compare(args) => compare::run(&args),
         Verb::Drill(args) => drill::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Image(verb) => image::run(verb),
+        Verb::Pull(args) => image::run(ImageVerb::Pull(args)),
+        Verb::Push(args) => image::run(ImageVerb::Push(args)),
+        Verb::Login(args) => image::run(ImageVerb::Login(args)),
+        Verb::Logout(args) => image::run(ImageVerb::Logout(args)),
         Verb::Kernel(verb) => kernel::run(verb),
         Verb::Oci(args) => Ok(oci::run(*args)),
         Verb::Completions { shell } => completions::run(shell),

@@ -84,7 +84,10 @@ impl Store {
 
 /// The child of an index that serves the platform (this machine's, when none is asked for) best. An only child
 /// that does not say what it is for is taken for what is asked; its configuration says whether it is.
-fn pick<'a>(children: &'a [Descriptor], platform: Option<&Platform>) -> Result<&'a Descriptor, ContentError> {
+pub(crate) fn pick<'a>(
+    children: &'a [Descriptor],
+    platform: Option<&Platform>,
+) -> Result<&'a Descriptor, ContentError> {
     let wanted = platform.cloned().unwrap_or_default();
     let images: Vec<&Descriptor> = children
         .iter()

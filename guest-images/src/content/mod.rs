@@ -19,6 +19,7 @@ mod startable;
 mod store;
 
 pub use choose::Chosen;
+pub(crate) use choose::pick;
 pub use digest::{BadDigest, Digest};
 pub use error::ContentError;
 pub use partial::Partial;
