@@ -16,7 +16,9 @@ pub mod compare;
 pub mod control;
 pub mod error;
 pub mod foreground;
+pub mod image;
 pub mod plan;
+pub mod program;
 pub mod size;
 
 use std::ffi::OsString;

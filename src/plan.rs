@@ -1,22 +1,19 @@
 //! What was typed means: a validated [`Spec`], or a refusal that says why and what can be done.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 use hv_common::landlock::Rule;
-use hv_common::{Id, Kind, Limits, Process, Program, Root, Spec, Wall, procfs};
-use hv_image::dirs::Dirs;
-use hv_image::{OpenError, root_tar};
+use hv_common::{Id, Kind, Limits, Process, Program, Spec, Wall, procfs};
 
 use crate::backend;
 use crate::cli::{MachineArgs, RunArgs, machine};
 use crate::error::{Failure, Result};
 use crate::foreground::terminal;
+use crate::image::{self, Opened};
+use crate::program::{self, Decided, Typed};
 use crate::size::Bytes;
 
-/// Where programs are looked for, as in every distribution.
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The most processors of one sandbox: what a microVM can have, for both kinds.
 const MAX_CPUS: u32 = 64;
 /// The least processor time: the kernel gives no less than 1 ms in each 100 ms.
@@ -35,6 +32,8 @@ pub struct Plan {
     pub machine: MachineArgs,
     /// Walls of the container that are left out.
     pub lowered: Vec<Wall>,
+    /// What asks the workload to end.
+    pub stop_signal: i32,
 }
 
 /// Decides what `typed` means for a sandbox of `kind`. Opens the image.
@@ -59,38 +58,36 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
     };
     backend::check_limits(kind, &limits)?;
     let interactive = typed.tty || (!typed.no_tty && terminal::is_interactive());
-    let (program, args) = program(typed.inject, typed.command);
-    let process = Process {
-        args,
-        program,
-        env: environment(&typed.env, interactive)?,
-        cwd: check_workdir(typed.workdir)?,
+    let landlock = landlock(&typed.landlock)?;
+    let name = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
+    let Opened { root, process: mut said } = image::open(&name, typed.rw)?;
+    if typed.inject.is_some() {
+        // Nothing of the image is executed.
+        (said.entrypoint, said.cmd) = (Vec::new(), Vec::new());
+    }
+    let (injected, lowered) = (typed.inject, typed.lower);
+    let typed = Typed {
+        command: typed.command,
+        entrypoint: typed.entrypoint,
+        env: typed.env,
+        env_files: typed.env_file,
+        workdir: typed.workdir,
         user: typed.user,
-        terminal: interactive.then(terminal::size),
-        landlock: landlock(&typed.landlock)?,
     };
-    let image = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
-    let root = open(Path::new(&image), typed.rw)?;
-    Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine, lowered: typed.lower })
+    let Decided { args, env, cwd, user, stop_signal } = program::decide(said, typed, interactive)?;
+    let (program, args) = executed(injected, args);
+    let terminal = interactive.then(terminal::size);
+    let process = Process { args, program, env, cwd, user, terminal, landlock };
+    Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine, lowered, stop_signal })
 }
 
 /// What is executed, and with which arguments.
-fn program(injected: Option<PathBuf>, mut args: Vec<OsString>) -> (Program, Vec<OsString>) {
+fn executed(injected: Option<PathBuf>, mut args: Vec<OsString>) -> (Program, Vec<OsString>) {
     let Some(path) = injected else { return (Program::Image, args) };
     if args.is_empty() {
         args.push(path.file_name().unwrap_or(path.as_os_str()).to_owned());
     }
     (Program::Injected(path), args)
-}
-
-/// A raw image, a directory, or a tar of a root file system.
-fn open(path: &Path, writable: bool) -> Result<Root> {
-    match hv_image::open(path, writable) {
-        Err(OpenError::Archive { .. }) => {
-            Ok(root_tar::open(path, writable, &Dirs::of_this_user()?.startable())?)
-        }
-        opened => Ok(opened?),
-    }
 }
 
 fn landlock(typed: &[OsString]) -> Result<Vec<Rule>> {
@@ -177,43 +174,6 @@ fn check_hostname(name: &str) -> Result<()> {
     )))
 }
 
-fn check_workdir(dir: OsString) -> Result<OsString> {
-    if dir.as_bytes().starts_with(b"/") {
-        return Ok(dir);
-    }
-    let shown = dir.display();
-    Err(Failure::refused(format!(
-        "--workdir `{shown}` must be absolute: it begins with `/`, inside the image"
-    )))
-}
-
-/// The workload's whole environment: ours, then what was typed; the last of a name wins.
-fn environment(typed: &[OsString], interactive: bool) -> Result<Vec<OsString>> {
-    let mut env: Vec<OsString> = vec![PATH.into()];
-    if interactive {
-        let term = std::env::var_os("TERM").unwrap_or_else(|| "xterm".into());
-        env.push([OsStr::new("TERM="), &term].into_iter().collect());
-    }
-    for one in typed {
-        let bytes = one.as_bytes();
-        let name = &bytes[..bytes.iter().position(|byte| *byte == b'=').unwrap_or(bytes.len())];
-        if name.is_empty() {
-            return Err(Failure::refused(format!("--env `{}` has no name; write NAME=VALUE", one.display())));
-        }
-        env.retain(|known| !names(known, name));
-        if name.len() < bytes.len() {
-            env.push(one.clone());
-        } else if let Some(value) = std::env::var_os(one) {
-            env.push(OsString::from_vec([name, b"=", value.as_bytes()].concat()));
-        }
-    }
-    Ok(env)
-}
-
-fn names(variable: &OsStr, name: &[u8]) -> bool {
-    variable.as_bytes().strip_prefix(name).is_some_and(|rest| rest.starts_with(b"="))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,14 +192,6 @@ mod tests {
         assert!(backend::check_limits(Kind::Vm, &share).is_err());
         backend::check_limits(Kind::Ctr, &share).unwrap();
         assert!(check_pids(0).is_err());
-    }
-
-    #[test]
-    fn the_last_of_a_name_wins() {
-        let typed = ["A=1", "PATH=/x", "A=2", "AB=3", "HV_SURELY_NOT_SET"].map(OsString::from);
-        assert_eq!(environment(&typed, false).unwrap(), ["PATH=/x", "A=2", "AB=3"]);
-        assert!(environment(&["=x".into()], false).is_err());
-        assert!(environment(&[], true).unwrap().iter().any(|one| names(one, b"TERM")));
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub enum RootTarError {
     },
     /// It is a tar of layers.
     #[error(
-        "{} is a saved image with layers, not a root file system: load it with `hv load -i FILE` and start \
+        "{} is a saved image with layers, not a root file system: load it with `hv image load FILE` and start \
          it by its name",
         path.display()
     )]

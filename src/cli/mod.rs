@@ -83,9 +83,12 @@ pub enum Verb {
     /// Say what this host can and cannot do, why, and the mend
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
-    /// Get, send and look for images
+    /// Keep images: pull, load, ls, rm, inspect and more
     #[command(subcommand, after_help = image::EXAMPLES)]
     Image(image::ImageVerb),
+    /// Show the images there are: hv image ls
+    #[command(hide = true, after_help = image::store::LS_EXAMPLES)]
+    Images(image::LsArgs),
     /// Get images from a registry: hv image pull
     #[command(hide = true, after_help = image::registry::PULL_EXAMPLES)]
     Pull(image::PullArgs),
@@ -134,6 +137,7 @@ Example: hv vm --kernel vmlinuz --rootfs rootfs.img --memory 256M -- uname -a
 const CTR_EXAMPLES: &str = "\
 Example: hv ctr rootfs.img --memory 64M --cpus 0.5 -- uname -a
          hv ctr ./rootdir -t --user nobody -- sh
+         hv ctr alpine --entrypoint /bin/ls -- /etc
          hv ctr ./rootdir --landlock /:rx --landlock /tmp:rw -- make test";
 const KERNEL_EXAMPLES: &str = "\
 Example: hv kernel install
@@ -165,14 +169,14 @@ pub struct RunArgs {
 /// What both kinds take.
 #[derive(Debug, Clone, Args)]
 pub struct SandboxArgs {
-    /// The image: a raw ext4, squashfs or EROFS file, a directory, or a tar of one (.tar, .tar.gz, .tar.zst); never
-    /// changed without --rw
+    /// The image: the name of one in the store (`hv images`), a raw ext4, squashfs or EROFS file, a directory, or a tar of
+    /// one (.tar, .tar.gz, .tar.zst); never changed without --rw
     #[arg(required_unless_present = "rootfs", conflicts_with = "rootfs")]
     pub image: Option<PathBuf>,
     /// The image, as an option
     #[arg(long, value_name = "IMAGE")]
     pub rootfs: Option<PathBuf>,
-    /// The command and its arguments; else the image's /sbin/init, else /bin/sh
+    /// The command and its arguments; else what the image says, else its /sbin/init, else /bin/sh
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 
@@ -192,10 +196,16 @@ pub struct SandboxArgs {
     /// Set an environment variable; without =VALUE, take it from hv's own
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
-    /// Working directory in the image
-    #[arg(long, short, value_name = "DIR", default_value = "/")]
-    pub workdir: OsString,
-    /// User, and group, by name or number, as the image knows them
+    /// Set the variables that FILE has, one a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// What runs in place of the image's own entrypoint and command; empty: the command alone
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<OsString>,
+    /// Working directory in the image [default: what the image says, else /]
+    #[arg(long, short, value_name = "DIR")]
+    pub workdir: Option<OsString>,
+    /// User, and group, by name or number, as the image knows them [default: what the image says, else root]
     #[arg(long, short, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
     /// Name of the sandbox on this host [default: a random one]

@@ -69,9 +69,7 @@ fn difference(args: &CompareArgs, before: &Path, after: &Path) -> Result<u8> {
 }
 
 fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
-    let image = image
-        .canonicalize()
-        .map_err(|source| Failure::new(format!("cannot open image {}", image.display()), source))?;
+    let image = crate::image::file(image)?;
     if (args.scale || args.ablate) && !args.command.is_empty() {
         return Err(Failure::refused(
             "--scale and --ablate have a workload of their own: leave out `-- CMD`, or these",

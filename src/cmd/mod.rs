@@ -44,6 +44,7 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Login(args) => image::run(ImageVerb::Login(args)),
         Verb::Logout(args) => image::run(ImageVerb::Logout(args)),
         Verb::Kernel(verb) => kernel::run(verb),
+        Verb::Images(args) => image::list(&args),
         Verb::Oci(args) => Ok(oci::run(*args)),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Man { dir } => man::run(dir.as_deref()),

@@ -21,7 +21,7 @@ pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
     // Before any thread exists.
     let signals = signals::take()?;
     let (dry_run, stats_file) = (typed.sandbox.dry_run, typed.sandbox.stats.take());
-    let Plan { mut spec, machine, lowered } = plan::plan(kind, typed)?;
+    let Plan { mut spec, machine, lowered, stop_signal } = plan::plan(kind, typed)?;
     let store = cmd::tidy_store()?;
     if dry_run {
         let would_be = store.path().join(spec.id.as_str());
@@ -31,7 +31,7 @@ pub fn run(kind: Kind, mut typed: RunArgs, timeline: Timeline) -> Result<u8> {
     let entry = store.create(&spec.id)?;
     let prepared = backend::prepare(kind, &machine, &lowered, &mut spec, entry.dir())?;
     timeline.mark(Phase::Opened);
-    let ward = Ward { signals: &signals, timeline: &timeline };
+    let ward = Ward { signals: &signals, timeline: &timeline, stop_signal };
     let observer = Observer { memory: stats_file.is_some(), started: &mut || () };
     let stats = match supervise::own(&ward, prepared, spec, entry, observer)? {
         Ended::Well(stats) => *stats,

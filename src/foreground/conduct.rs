@@ -17,6 +17,8 @@ pub struct Conduct<'a> {
     id: Id,
     kind: Kind,
     monitor: i32,
+    /// What asks the workload to end.
+    stop_signal: i32,
     paused: bool,
     stop: Option<Stop>,
 }
@@ -32,8 +34,8 @@ struct Stop {
 
 impl<'a> Conduct<'a> {
     /// A sandbox that has just been started, and belongs to the process `monitor`.
-    pub fn new(sandbox: &'a dyn Sandbox, id: Id, kind: Kind, monitor: i32) -> Conduct<'a> {
-        Conduct { sandbox, id, kind, monitor, paused: false, stop: None }
+    pub fn new(sandbox: &'a dyn Sandbox, id: Id, kind: Kind, monitor: i32, stop_signal: i32) -> Conduct<'a> {
+        Conduct { sandbox, id, kind, monitor, stop_signal, paused: false, stop: None }
     }
 
     /// Does what is asked.
@@ -124,7 +126,7 @@ impl<'a> Conduct<'a> {
         if grace.is_zero() {
             return Ok(());
         }
-        let asked = self.sandbox.signal(Signal::SIGTERM as i32);
+        let asked = self.sandbox.signal(self.stop_signal);
         match self.sandbox.as_power_button() {
             // hv-init does not answer: perhaps something else in there listens.
             Some(button) if asked.is_err() => button.press(),
@@ -231,7 +233,7 @@ mod tests {
     }
 
     fn conduct(sandbox: &Noting) -> Conduct<'_> {
-        Conduct::new(sandbox, Id::try_from("web".to_string()).unwrap(), Kind::Ctr, 1)
+        Conduct::new(sandbox, Id::try_from("web".to_string()).unwrap(), Kind::Ctr, 1, Signal::SIGTERM as i32)
     }
 
     #[track_caller]

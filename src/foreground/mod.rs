@@ -75,6 +75,8 @@ pub struct Ward<'a> {
     pub signals: &'a SignalFd,
     /// Where its phases are marked.
     pub timeline: &'a Timeline,
+    /// What asks the workload to end: SIGTERM, unless its image says another.
+    pub stop_signal: i32,
 }
 
 /// How a sandbox was, from its start to its end.
@@ -125,7 +127,7 @@ fn live(
     (listener, monitor, wants_memory): (UnixListener, i32, bool),
     started: impl FnOnce(&dyn Sandbox) -> Result<()>,
 ) -> Result<Life> {
-    let Ward { signals, timeline } = *ward;
+    let Ward { signals, timeline, stop_signal } = *ward;
     let (kind, id, interactive) = (backend.kind(), spec.id.clone(), spec.process.terminal.is_some());
     let mut relays = Relays::new(timeline)?;
     let stdio = match (interactive, kind) {
@@ -143,7 +145,7 @@ fn live(
     }
     relays.finish();
 
-    let conduct = Conduct::new(sandbox.as_ref(), id, kind, monitor);
+    let conduct = Conduct::new(sandbox.as_ref(), id, kind, monitor, stop_signal);
     let by_itself = attend(sandbox.as_ref(), conduct, &mut control, &mut relays, signals, raw.as_ref())?;
     drop(control);
     let killed = Exit { how: How::Signal(Signal::SIGKILL as u8), out_of_memory: false };

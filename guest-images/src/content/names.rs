@@ -36,6 +36,20 @@ impl Store {
         self.write_index(&index)
     }
 
+    /// Keeps an image that has no name, until it is pruned.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn keep_unnamed(&self, image: &Descriptor) -> Result<(), ContentError> {
+        let _lock = self.lock_names()?;
+        let mut index = self.index()?;
+        if index.manifests.iter().any(|other| other.digest == image.digest) {
+            return Ok(());
+        }
+        index.manifests.push(image.named(None));
+        self.write_index(&index)
+    }
+
     /// Takes a name away; whether there was one. The image stays until it is pruned.
     ///
     /// # Errors

@@ -3,12 +3,13 @@
 //! # Layout
 //! `stream`: a blob becomes the bytes of its tar; [`tar`]: those become entries, with `pax` for their
 //! extended headers; `scan`: all layers are read once; [`merge`]: entries of all layers become one tree (pure); [`flatten()`]: the tree becomes
-//! one EROFS file, with the data straight from the streams.
+//! one EROFS file, with the data straight from the streams; [`export()`]: or one tar.
 //!
 //! Nothing is unpacked to disk and no name of an image ever reaches the host's file system, so no name can
 //! lead out of the image. Every stream is read twice: once for its entries and its digest, once for the data
 //! of those files that are left after the merge.
 
+mod export;
 mod flatten;
 mod header;
 pub mod merge;
@@ -19,6 +20,7 @@ pub mod tar;
 
 use std::io;
 
+pub use export::export;
 pub use flatten::{Flattened, flatten};
 pub use scan::Scanned;
 pub use stream::{Layer, Packing};
@@ -79,6 +81,9 @@ pub enum LayerError {
         /// Of what, with the number.
         limit: &'static str,
     },
+    /// The tar cannot be written.
+    #[error("cannot write the tar")]
+    Output(#[source] io::Error),
     /// The EROFS file cannot be written.
     #[error("cannot write the image's file")]
     Write(#[source] crate::erofs::WriteError),

@@ -46,7 +46,7 @@ pub struct Layer {
 
 impl Layer {
     /// The unpacked stream, from its start. Any number may be open at once.
-    pub(super) fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
+    pub(crate) fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
         let mut start = [0; 4];
         let mut source = BufReader::with_capacity(BUFFER, At { file: &self.blob, at: 0 });
         let count = source.fill_buf()?.len().min(4);

@@ -138,7 +138,7 @@ fn boot(record: &Record, signals: &SignalFd, mut started: impl FnMut()) -> crate
     let entry = store.create(&spec.id)?;
     let prepared = backend::prepare(Kind::Vm, &machine, &[], &mut spec, entry.dir())?;
     let observer = Observer { memory: false, started: &mut started };
-    let ward = Ward { signals, timeline: &timeline };
+    let ward = Ward { signals, timeline: &timeline, stop_signal: nix::sys::signal::Signal::SIGTERM as i32 };
     match supervise::own(&ward, prepared, spec, entry, observer)? {
         Ended::Well(stats) => Ok(stats.exit.status()),
         Ended::Told(status) => Ok(status),
