@@ -179,3 +179,15 @@ pub(super) fn devices() -> Vec<String> {
     found.sort();
     found
 }
+
+/// Device numbers of the virtio bus, in order; none where /sys is not there.
+pub(super) fn virtio() -> Vec<u32> {
+    let of = |entry: fs::DirEntry| {
+        let text = fs::read_to_string(entry.path().join("device")).ok()?;
+        u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
+    };
+    let mut found: Vec<u32> =
+        fs::read_dir("/sys/bus/virtio/devices").into_iter().flatten().flatten().filter_map(of).collect();
+    found.sort_unstable();
+    found
+}
