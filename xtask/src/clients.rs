@@ -35,8 +35,8 @@ const PACKAGES: [&str; 17] = [
 const VERSIONED: [&str; 5] = ["podman", "conmon", "containerd", "docker.io", "criu"];
 /// The scripts of tests/clients that run anywhere.
 const SCRIPTS: [&str; 3] = ["podman", "containerd", "docker"];
-/// All of them: `podman-vm` needs Linux guests.
-const ALL: [&str; 4] = ["podman", "containerd", "docker", "podman-vm"];
+/// All of them: those of VMs need Linux guests.
+const ALL: [&str; 5] = ["podman", "containerd", "docker", "podman-vm", "docker-vm"];
 /// Space for what engines write beside their memory file systems, on the testbed's disk.
 const SLACK_MIB: u64 = 64;
 /// How long one script may take in the testbed: engines are large programs, and it emulates every instruction.
@@ -51,7 +51,7 @@ pub struct ClientsArgs {
     /// Use the programs as they are, without building them first
     #[arg(long)]
     no_build: bool,
-    /// Which [default: all, podman-vm in the testbed alone]
+    /// Which [default: all; those of VMs in the testbed alone]
     #[arg(value_parser = ALL)]
     clients: Vec<String>,
 }
