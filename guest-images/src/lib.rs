@@ -9,6 +9,7 @@
 //! - [`modules`]: which kernel modules a guest needs; [`initramfs`]: what a guest starts from.
 //! - [`reference`]: names of images; [`registry`]: getting and sending them.
 //! - [`content`]: the store of images; [`store`]: kernels that are kept for a user.
+//! - [`dockerfile`]: how an image is to be built.
 //! - [`dirs`]: where hv keeps things for this user.
 //!
 //! Every file read here may have been made by somebody hostile: lengths and offsets are checked
@@ -18,6 +19,7 @@
 mod compression;
 pub mod content;
 pub mod dirs;
+pub mod dockerfile;
 mod draft;
 pub mod erofs;
 mod holes;
