@@ -5,10 +5,14 @@
 //! extended headers; `scan`: all layers are read once; [`merge`]: entries of all layers become one tree (pure); [`flatten()`]: the tree becomes
 //! one EROFS file, with the data straight from the streams; [`export()`]: or one tar.
 //!
+//! The way back: [`changes()`] makes a layer of an overlay's upper directory, with [`Writer`].
+//!
 //! Nothing is unpacked to disk and no name of an image ever reaches the host's file system, so no name can
 //! lead out of the image. Every stream is read twice: once for its entries and its digest, once for the data
 //! of those files that are left after the merge.
 
+mod archive;
+mod changes;
 mod export;
 mod flatten;
 mod header;
@@ -17,13 +21,17 @@ mod pax;
 mod scan;
 mod stream;
 pub mod tar;
+mod write;
 
 use std::io;
 
+pub use archive::unpacked;
+pub use changes::{ChangesError, changes};
 pub use export::export;
 pub use flatten::{Flattened, flatten};
 pub use scan::Scanned;
 pub use stream::{Layer, Packing};
+pub use write::{Body, Writer};
 
 /// The most layers of one image. Engines stop far earlier: overlayfs takes 500, docker 127.
 pub const MAX_LAYERS: usize = 1024;

@@ -11,6 +11,7 @@ use super::*;
 use crate::erofs::tests::{Mounted, bytes_of};
 
 mod attacks;
+mod changes;
 mod made;
 mod reference;
 
