@@ -4,11 +4,14 @@
 //! documentation): a registry is recognised by a `.`, a `:`, a capital letter, or by being `localhost`; whatever has
 //! none is a repository of the default registry. On docker.io a single component is below `library/`.
 
+mod grammar;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use self::grammar::{is_component, is_hexadecimal_digest, is_host, is_registry};
 use crate::content::Digest;
 
 /// The registry of names that have none, unless the settings say another.
@@ -218,53 +221,6 @@ fn normal_registry(registry: &str) -> String {
     }
 }
 
-/// Whether the first part of a name is a registry and not a repository's first component.
-fn is_registry(first: &str) -> bool {
-    first == "localhost" || first.contains(['.', ':', '[']) || first.chars().any(|c| c.is_ascii_uppercase())
-}
-
-/// `host`, `host:port`, `[address]`, `[address]:port`.
-fn is_host(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
-        Some(Some((address, after))) => {
-            let port = match after.strip_prefix(':') {
-                Some(port) => Some(port),
-                None if after.is_empty() => None,
-                None => return false,
-            };
-            return address.parse::<std::net::Ipv6Addr>().is_ok() && port.is_none_or(is_port);
-        }
-        Some(None) => return false,
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    host.split('.').all(label) && port.is_none_or(is_port)
-}
-
-fn is_port(text: &str) -> bool {
-    (1..=5).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_digit())
-        && text.parse::<u16>().is_ok_and(|port| port > 0)
-}
-
-/// Lower-case letters and digits, with separators between them: one `.`, one or two `_`, any number of `-`.
-fn is_component(text: &str) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    let ends = bytes.first().is_some_and(plain) && bytes.last().is_some_and(plain);
-    ends && bytes.split(plain).all(|between| {
-        matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-')
-    })
-}
-
 fn checked_tag(tag: &str) -> Result<String, BadName> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let good = (1..=MAX_TAG).contains(&tag.len())
@@ -277,10 +233,6 @@ fn checked_digest(name: &str, digest: &str) -> Result<Digest, BadName> {
     digest
         .parse()
         .map_err(|why: <Digest as FromStr>::Err| BadName::Digest { name: shown(name), why: why.to_string() })
-}
-
-fn is_hexadecimal_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// For a message: short, and without control characters.
