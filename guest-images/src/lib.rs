@@ -7,7 +7,7 @@
 //! - [`layer`]: tar streams, one over the other, become such a file.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
 //! - [`modules`]: which kernel modules a guest needs; [`initramfs`]: what a guest starts from.
-//! - [`reference`]: names of images; [`registry`]: getting and sending them.
+//! - [`mod@reference`]: names of images; [`registry`]: getting and sending them.
 //! - [`content`]: the store of images; [`store`]: kernels that are kept for a user.
 //! - [`dockerfile`]: how an image is to be built.
 //! - [`dirs`]: where hv keeps things for this user.

@@ -44,7 +44,7 @@ impl Client {
     }
 
     /// Sends a request and gives the answer, whatever its status. Who asks is shown to this host alone, and only if
-    /// it wants to know; a GET or HEAD follows redirects, within [the rules](check_redirect).
+    /// it wants to know; a GET or HEAD follows redirects, within the rules of `check_redirect`.
     ///
     /// # Errors
     /// The connection fails, or something is refused.
