@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use hv_common::landlock::Rule;
-use hv_common::{Id, Kind, Limits, Process, Program, Spec, Wall, procfs};
+use hv_common::{Id, Kind, Limits, Process, Program, Root, Spec, Wall, procfs};
+use hv_image::verity::{self, RootHash};
 
 use crate::backend;
 use crate::cli::{MachineArgs, RunArgs, machine};
@@ -61,6 +62,9 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
     let landlock = landlock(&typed.landlock)?;
     let name = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
     let Opened { root, process: mut said } = image::open(&name, typed.rw)?;
+    if let Some(hash) = &typed.verity {
+        check_verity(&root, hash)?;
+    }
     if typed.inject.is_some() {
         // Nothing of the image is executed.
         (said.entrypoint, said.cmd) = (Vec::new(), Vec::new());
@@ -88,6 +92,18 @@ fn executed(injected: Option<PathBuf>, mut args: Vec<OsString>) -> (Program, Vec
         args.push(path.file_name().unwrap_or(path.as_os_str()).to_owned());
     }
     (Program::Injected(path), args)
+}
+
+/// The whole image is read: what was checked is what is started, however it came here.
+fn check_verity(root: &Root, hash: &RootHash) -> Result<()> {
+    match root {
+        Root::Directory { path, .. } => Err(Failure::refused(format!(
+            "--verity: {} is a directory, and has no hash tree; make a file of it with `hv pack --verity`",
+            path.display()
+        ))),
+        Root::Disk { path, file, .. } => verity::check(file, hash)
+            .map_err(|source| Failure::new(format!("will not start {}", path.display()), source)),
+    }
 }
 
 fn landlock(typed: &[OsString]) -> Result<Vec<Rule>> {

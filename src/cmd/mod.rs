@@ -9,6 +9,7 @@ pub mod image;
 pub mod kernel;
 pub mod man;
 pub mod oci;
+pub mod pack;
 pub mod ps;
 pub mod run;
 pub mod stop;
@@ -43,6 +44,7 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Push(args) => image::run(ImageVerb::Push(args)),
         Verb::Login(args) => image::run(ImageVerb::Login(args)),
         Verb::Logout(args) => image::run(ImageVerb::Logout(args)),
+        Verb::Pack(args) => pack::run(&args),
         Verb::Kernel(verb) => kernel::run(verb),
         Verb::Images(args) => image::list(&args),
         Verb::Oci(args) => Ok(oci::run(*args)),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use super::LayerError;
 use super::merge::{Body, Merged, Node, Refused};
@@ -14,13 +15,13 @@ const BLOCK: u64 = 512;
 
 /// Writes the merged tree of these layers, the lowest first, as a tar (pax, where ustar has no room): directories
 /// first, then each file once, in the order in which the layers have their data, then all other names. The same layers
-/// give the same bytes.
+/// give the same bytes. Packed layers are unpacked once, to `scratch`.
 ///
 /// # Errors
 /// [`LayerError`] names the layer and the entry; or `to` cannot be written.
-pub fn export(layers: &[Layer], to: impl Write) -> Result<(), LayerError> {
+pub fn export(layers: &[Layer], scratch: &Path, to: impl Write) -> Result<(), LayerError> {
     let mut merged = Merged::default();
-    for (layer, entries) in layers.iter().zip(Scanned::read(layers)?.entries) {
+    for (layer, entries) in layers.iter().zip(Scanned::read(layers, scratch)?.entries) {
         merged.apply(entries).map_err(|Refused { path, error }| LayerError::Entry {
             layer: layer.name.clone(),
             name: String::from_utf8_lossy(&path).escape_debug().collect(),
@@ -324,12 +325,12 @@ mod tests {
         upper.header(b"again", &plain, &Said { link: b"d/kept", ..Said::of(b'1') }).unwrap();
         let layers = [layer(&lower.to), layer(&upper.to)];
         let mut first = Vec::new();
-        export(&layers, &mut first).unwrap();
+        export(&layers, &std::env::temp_dir(), &mut first).unwrap();
         let names: Vec<_> =
             read(&first).into_iter().map(|(path, ..)| String::from_utf8(path).unwrap()).collect();
         assert_eq!(names, ["./", "d/", "again", "d/kept", "null"]);
         let mut second = Vec::new();
-        export(&[layer(&first)], &mut second).unwrap();
+        export(&[layer(&first)], &std::env::temp_dir(), &mut second).unwrap();
         assert_eq!(first, second);
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use hv_image::content::Descriptor;
+use hv_image::dirs::Dirs;
 use hv_image::layer;
 
 use super::{find, store};
@@ -30,7 +31,8 @@ pub(super) fn export(image: &str, output: Option<&Path>) -> Result<()> {
     let found = find(&store, image)?;
     let chosen = store.choose(&found.image, None)?;
     let layers = store.layers(&chosen.descriptor, &chosen.manifest, &chosen.config)?;
-    write(output, |to| Ok(layer::export(&layers, to)?))?;
+    let scratch = Dirs::of_this_user()?.scratch();
+    write(output, |to| Ok(layer::export(&layers, &scratch, to)?))?;
     Ok(())
 }
 
