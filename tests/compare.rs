@@ -275,6 +275,98 @@ mod scale {
     }
 }
 
+mod inside {
+    use super::*;
+
+    /// The rounds of a comparison of these kinds with a share of the work inside, and where its files are.
+    fn worked(kinds: &str, runs: &str, share: &str) -> (Finished, tempfile::TempDir, Value) {
+        support::probe();
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = hv(&["compare", "--runs", runs, "--kinds", kinds, share, "--out"]);
+        command.arg(dir.path());
+        if let Some(kernel) = std::env::var_os("HV_TEST_KERNEL") {
+            command.arg("--kernel").arg(kernel);
+        }
+        command.arg(image::directory());
+        let done = finish(command, b"").expect(0);
+        let report = serde_json::from_slice(&std::fs::read(dir.path().join("report.json")).unwrap()).unwrap();
+        (done, dir, report)
+    }
+
+    fn done<'a>(round: &'a Value, name: &str) -> &'a Value {
+        round["done"].as_array().unwrap().iter().find(|done| done["name"] == name).unwrap()
+    }
+
+    mod ctr {
+        use super::*;
+
+        #[test]
+        fn work_is_compared_with_the_bare_process() {
+            as_root(|| {
+                let (done, dir, report) = worked("process,ctr", "3", "--inside=5");
+                let text = done.text();
+                assert!(text.contains("ctr/process") && text.contains("tcp-round-trip"), "{text}");
+                assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+                let rounds = report["inside"]["rounds"].as_array().unwrap();
+                assert_eq!(rounds.len(), 2 * 4, "three rounds and a warm-up");
+                for round in rounds {
+                    assert_eq!(round["failure"], Value::Null, "{round}");
+                    let work = super::done(round, "syscall");
+                    assert_eq!(work["operations"], 10_000);
+                    let each = work["nanoseconds"].as_u64().unwrap() / 10_000;
+                    assert!((10..1_000_000).contains(&each), "{each} ns for a system call");
+                    assert_eq!(super::done(round, "fork-exec").get("failure"), None, "{round}");
+                }
+                let figures = report["figures"].as_array().unwrap();
+                let call = figures.iter().find(|figure| figure["id"] == "inside.syscall").unwrap();
+                assert_eq!(call["ratios"]["ctr/process"]["n"], 3);
+                reports::recomputed(&dir.path().join("report.json"));
+                let lines = std::fs::read_to_string(dir.path().join("inside.csv")).unwrap().lines().count();
+                assert_eq!(lines, 1 + 2 * 4 * 17);
+                let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+                assert!(page.contains("What work costs inside"));
+                let again = finish(
+                    hv(&["compare", "--replay", dir.path().join("report.json").to_str().unwrap()]),
+                    b"",
+                );
+                assert!(again.expect(0).text().contains("ctr/process"));
+            });
+        }
+
+        #[test]
+        fn what_an_image_lacks_is_said_and_is_no_failure() {
+            as_root(|| {
+                support::probe();
+                let empty = tempfile::tempdir().unwrap();
+                let mut command = hv(&["compare", "--runs", "1", "--inside=1", "--kinds", "ctr"]);
+                command.arg(empty.path()).args(["--", "/bin/true"]);
+                // No shell and no file: the launches fail, the work inside is done all the same.
+                let text = finish(command, b"").expect(1).text();
+                assert!(text.contains("block-random: the image has no file of 256 KiB"), "{text}");
+                assert!(!text.contains("round inside failed"), "{text}");
+            });
+        }
+    }
+
+    mod vm {
+        use super::*;
+
+        #[test]
+        fn exits_are_counted_for_each_operation() {
+            if let Some(reason) = support::unavailable(Kind::Vm) {
+                return println!("skipped: {reason}");
+            }
+            let (_, _, report) = worked("vm", "1", "--inside=1");
+            let rounds = report["inside"]["rounds"].as_array().unwrap();
+            assert_eq!((rounds.len(), &rounds[1]["failure"]), (2, &Value::Null), "{rounds:?}");
+            let exits = |name| done(&rounds[1], name)["exits"].as_u64().unwrap();
+            let reads = done(&rounds[1], "block-random")["operations"].as_u64().unwrap();
+            assert!(exits("block-random") > reads, "a read of the disk crosses the wall: {}", rounds[1]);
+            assert!(exits("empty") > 0 && exits("syscall") < 2000, "a system call does not: {}", rounds[1]);
+        }
+    }
+}
+
 mod reports {
     use std::path::Path;
 

@@ -83,6 +83,23 @@ def of_round(name, r):
     return table[name]()
 
 
+def of_work(name, r):
+    """A figure of a workload inside, from one round: nanoseconds or exits an operation."""
+    done = {d["name"]: d for d in r["done"]}
+    workload, exits = name.removeprefix("inside."), False
+    if workload.endswith(".exits"):
+        workload, exits = workload.removesuffix(".exits"), True
+    d = done.get(workload)
+    if d is None or d.get("failure") is not None or not d["operations"]:
+        return None
+    if not exits:
+        return d["nanoseconds"] / d["operations"]
+    empty = done.get("empty", {})
+    if d.get("exits") is None or empty.get("exits") is None:
+        return None
+    return max(0, d["exits"] - empty["exits"]) / d["operations"]
+
+
 def median(values):
     values, half = sorted(values), len(values) // 2
     return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
@@ -149,6 +166,13 @@ def main(path):
         if name.startswith("scale."):
             for r in report["scale"]["rounds"]:
                 value = of_round(name, r) if r["kind"] == who and r["failure"] is None else None
+                if value is not None:
+                    found[r["round"]] = value
+            return found
+        if name.startswith("inside."):
+            for r in report["inside"]["rounds"]:
+                counted = r["round"] > 0 and r["failure"] is None and r["kind"] == who and r["role"] == role
+                value = of_work(name, r) if counted else None
                 if value is not None:
                     found[r["round"]] = value
             return found

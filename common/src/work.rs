@@ -26,3 +26,28 @@ impl Outcome {
         done.then(|| self.nanoseconds as f64 / self.operations as f64)
     }
 }
+
+/// The names of all workloads, in the order in which they are done. `empty` does nothing, and so shows what the telling
+/// costs.
+pub const NAMES: [&str; 17] = [
+    "empty",
+    "cpu",
+    "memory-latency",
+    "memory-bandwidth",
+    "page-fault",
+    "syscall",
+    "fork-exec",
+    "pipe",
+    "file-create",
+    "file-stat",
+    "file-read",
+    "fsync",
+    "block-random",
+    "block-sequential",
+    "tcp-round-trip",
+    "tcp-stream",
+    "timer",
+];
+
+/// The workload that does nothing.
+pub const EMPTY: &str = NAMES[0];

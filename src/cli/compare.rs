@@ -17,6 +17,7 @@ Example: hv compare --kernel vmlinux --out report rootfs.img
          hv compare --quick rootfs.img -- ./my-program --once
          hv compare --quick --scale --kinds process,ctr rootfs.img
          hv compare --kinds ctr,crun,runc rootfs.img
+         hv compare --inside rootfs.img
          hv compare --replay report/report.json
          hv compare before.json after.json --fail-if-slower 5%";
 
@@ -47,6 +48,9 @@ pub struct CompareArgs {
     /// Also start with one thing changed at a time: what each switch of vm, and each wall of a container, costs
     #[arg(long)]
     pub ablate: bool,
+    /// Measure workloads inside, too, as ratios to the bare process; PERCENT of their operations [default: 100]
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub inside: Option<u32>,
     /// Kinds to launch, in the order of the columns: process, ctr, vm, and other runtimes that --list-kinds names
     #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "process,ctr,vm", value_parser = parse_kind)]
     pub kinds: Vec<Contender>,

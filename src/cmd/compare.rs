@@ -16,7 +16,7 @@ use crate::compare::measure::{self, Interrupts, Measured, Until};
 use crate::compare::report::{csv, difference, file, html, switches, text};
 use crate::compare::scale::run::Extent;
 use crate::compare::{
-    Ablation, Contender, Host, REPORT_VERSION, Report, Role, Scale, Schedule, Setup, ablate, against, launch,
+    Ablation, Contender, Host, Inside, REPORT_VERSION, Report, Role, Scale, Schedule, Setup, ablate, against, inside, launch,
     scale,
 };
 use crate::error::{self, Failure, Result};
@@ -101,13 +101,18 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
         &interrupts,
         beside.as_ref().is_some_and(|(_, cut)| *cut) || measured.interrupted,
     );
-    finish_progress();
     let (scale, cut_short) = beside.map_or((None, false), |(scale, cut_short)| (Some(scale), cut_short));
     let cut_short = cut_short || ablation_cut;
-    let stopped = if cut_short {
-        "interrupted: partial, not all sandboxes beside each other or with a change were started".into()
-    } else {
-        measured.stopped
+    let over = measured.interrupted || cut_short;
+    let work = if over { None } else { work(args, &setup, &contenders, schedule.seed, &interrupts)? };
+    finish_progress();
+    let (inside, left_off) = work.map_or((None, false), |(inside, left_off)| (Some(inside), left_off));
+    let stopped = match (cut_short, left_off) {
+        (true, _) => {
+            "interrupted: partial, not all sandboxes beside each other or with a change were started".into()
+        }
+        (_, true) => "interrupted: partial, not all rounds of work inside were made".into(),
+        _ => measured.stopped,
     };
     let report = Report {
         version: REPORT_VERSION,
@@ -130,13 +135,14 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
         samples: measured.samples,
         scale,
         ablation,
+        inside,
     };
     show(args, &report)?;
-    let rounds = report.scale.iter().flat_map(|scale| &scale.rounds);
-    let failed =
-        report.samples.iter().map(|sample| &sample.failure).chain(rounds.map(|round| &round.failure));
+    let beside = report.scale.iter().flat_map(|scale| &scale.rounds).map(|round| &round.failure);
+    let inside = report.inside.iter().flat_map(|inside| &inside.rounds).map(|round| &round.failure);
+    let failed = report.samples.iter().map(|sample| &sample.failure).chain(beside).chain(inside);
     let failed = failed.into_iter().any(Option::is_some);
-    Ok(if measured.interrupted || cut_short { INTERRUPTED } else { u8::from(failed) })
+    Ok(if over || left_off { INTERRUPTED } else { u8::from(failed) })
 }
 
 /// Sandboxes beside each other, if they were asked for; true beside it when that was interrupted.
@@ -190,6 +196,28 @@ fn ablation(
     (Some(ablation), cut)
 }
 
+/// Workloads inside, if they were asked for; true beside them when that was interrupted.
+fn work(
+    args: &CompareArgs,
+    setup: &Setup,
+    contenders: &[Contender],
+    seed: u64,
+    interrupts: &Interrupts,
+) -> Result<Option<(Inside, bool)>> {
+    let (rounds, twins) = match (args.runs, args.quick, args.paper) {
+        (Some(runs), ..) => (runs as usize, runs >= 10),
+        (_, true, _) => (5, false),
+        (_, _, true) => (40, true),
+        _ => (10, true),
+    };
+    let Some(percent) = args.inside else { return Ok(None) };
+    let extent = inside::run::Extent { rounds, twins, percent };
+    // Another runtime has no way to run a program that its image does not hold.
+    let own: Vec<Contender> = contenders.iter().filter(|who| who.kind().is_some()).cloned().collect();
+    let launches = own.len() * (1 + rounds * if twins { 2 } else { 1 });
+    inside::run::measure(setup, &own, extent, seed, interrupts, progress(launches)).map(Some)
+}
+
 fn schedule(args: &CompareArgs, contenders: &[Contender], cold: bool) -> Schedule {
     let (runs, warm_up) = match args.runs {
         Some(runs) => (runs as usize, 1),
@@ -221,6 +249,9 @@ fn show(args: &CompareArgs, report: &Report) -> Result<()> {
         }
         if let Some(ablation) = &report.ablation {
             file::place(switches::csv(ablation).as_bytes(), &dir.join("switches.csv"))?;
+        }
+        if let Some(inside) = &report.inside {
+            file::place(csv::inside(inside).as_bytes(), &dir.join("inside.csv"))?;
         }
         file::place(html::render(report).as_bytes(), &dir.join("report.html"))?;
     }
@@ -257,6 +288,7 @@ fn setup(args: &CompareArgs, image: PathBuf) -> Result<Setup> {
         memory: args.memory,
         cpus: args.cpus,
         command: args.command.clone(),
+        injected: None,
         deadline: Duration::from_secs(args.timeout),
     })
 }

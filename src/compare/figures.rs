@@ -6,6 +6,8 @@ use hv_common::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::equality::reference;
+use super::inside::catalogue::{WORKLOADS, Workload};
+use super::inside::{Inside, Round};
 use super::rows::{Row, SECTIONS, Unit};
 use super::scale::Scale;
 use super::scale::values::{VALUES, Value};
@@ -82,7 +84,31 @@ pub fn all(report: &Report) -> Vec<Figure> {
     figures.extend(
         report.scale.iter().flat_map(|scale| VALUES.iter().map(|value| of_rounds(report, scale, value))),
     );
+    figures.extend(report.inside.iter().flat_map(|inside| {
+        WORKLOADS.iter().flat_map(|workload| {
+            let time = of_work(report, inside, workload, workload.time, Unit::Time, Round::time);
+            [time, of_work(report, inside, workload, workload.exits, Unit::Count, Round::exits)]
+        })
+    }));
     figures
+}
+
+/// One figure of a workload inside: the time or the exits of an operation.
+fn of_work(
+    report: &Report,
+    inside: &Inside,
+    workload: &Workload,
+    id: &str,
+    unit: Unit,
+    read: fn(&Round, &str) -> Option<f64>,
+) -> Figure {
+    let series = |who: &Contender, role: Role| -> Series {
+        let counted = inside.counted(who, role);
+        counted.filter_map(|round| Some((round.round, read(round, workload.name)?))).collect()
+    };
+    let main = |who: &Contender| series(who, Role::Main);
+    let floor = |who: &Contender| twins_differ(report, id, who, &main(who), &series(who, Role::Twin));
+    Figure { label: workload.name.into(), ..Figure::new(report, id, unit, main, floor) }
 }
 
 fn of_row(report: &Report, row: &Row, role: Role) -> Figure {
@@ -163,8 +189,12 @@ fn by_block(report: &Report, row: &Row, who: &Contender, role: Role) -> Series {
 /// What the A/A pairs of one contender cannot tell apart.
 pub fn floor(report: &Report, row: &Row, who: &Contender) -> Option<f64> {
     let (one, twin) = (by_block(report, row, who, Role::Main), by_block(report, row, who, Role::Twin));
+    twins_differ(report, row.id, who, &one, &twin)
+}
+
+fn twins_differ(report: &Report, id: &str, who: &Contender, one: &Series, twin: &Series) -> Option<f64> {
     let pairs: Vec<_> = twin.iter().map(|(block, value)| (one.get(block).copied(), Some(*value))).collect();
-    let mut random = Random::new(report.seed, &format!("{}/{who}/twin", row.id));
+    let mut random = Random::new(report.seed, &format!("{id}/{who}/twin"));
     noise_floor(&Paired::of(&pairs, &mut random)?)
 }
 

@@ -15,6 +15,10 @@ use crate::error::{Failure, Result};
 /// What the default workload runs: it says a word, and waits for one.
 pub const WAITING: [&str; 3] = ["/bin/sh", "-c", "echo ready; read -r line"];
 
+/// A static program of the host that is executed in the sandbox.
+#[derive(Debug, Clone)]
+pub struct Injected(pub PathBuf);
+
 /// What every launch of one comparison has in common.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -36,6 +40,8 @@ pub struct Setup {
     pub cpus: u32,
     /// The command; [`WAITING`] when empty.
     pub command: Vec<std::ffi::OsString>,
+    /// The program that the command names, when it is not the image's.
+    pub injected: Option<Injected>,
     /// Files that a cold start has to read again: the image and the kernel.
     pub files: Vec<PathBuf>,
     /// A launch that takes longer than this is ended and counted as failed.

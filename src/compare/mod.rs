@@ -5,7 +5,7 @@
 //!   [`launch`]: one launch, timed from outside; [`measure`]: all of them; [`enclosure`]: the cgroup that a microVM is
 //!   measured in; [`cold`]: out of the page cache with it;
 //! - [`peers`]: other runtimes as guests; [`conditions`]: what limits really held; [`equality`]: for whom they differ (pure);
-//! - [`scale`]: sandboxes beside each other, and many at once;
+//! - [`scale`]: sandboxes beside each other, and many at once; [`inside`]: workloads in each, as ratios;
 //! - [`ablate`]: what each switch costs;
 //! - [`sample`]: what it gave; [`memory`]: the ledger; [`host`]: where it was;
 //! - [`rows`]: which figures are shown and what they mean; [`stats`]: medians and ratios (pure);
@@ -24,6 +24,7 @@ pub mod equality;
 pub mod example;
 pub mod figures;
 pub mod host;
+pub mod inside;
 pub mod isolation;
 pub mod launch;
 pub mod measure;
@@ -44,6 +45,7 @@ use serde::{Deserialize, Serialize};
 pub use ablate::Ablation;
 pub use contender::Contender;
 pub use host::Host;
+pub use inside::Inside;
 pub use launch::Setup;
 pub use memory::Ledger;
 pub use sample::Sample;
@@ -94,6 +96,9 @@ pub struct Report {
     /// What each switch costs, when that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ablation: Option<Ablation>,
+    /// Workloads inside, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Inside>,
 }
 
 fn one() -> usize {

@@ -7,18 +7,23 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use hv_common::state::Store;
 use hv_common::{Id, Kind, Limits, phase};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 use super::enclosure::Enclosure;
-use super::launch::{Setup, WAITING};
+use super::launch::{Injected, Setup, WAITING};
 use super::peers::prepare::Files;
 use super::{Contender, Ledger, memory, peers};
+use crate::control::client;
 use crate::error::{Failure, Result};
 
 /// What [`WAITING`] writes first.
 const WORD: u8 = b'r';
+/// The longest line that a workload's output can have, in bytes.
+const LINE_LIMIT: usize = 4096;
 
 /// Everything that a start needs, made before the clock runs.
 pub struct Prepared {
@@ -116,6 +121,9 @@ fn command_line(setup: &Setup, kind: Kind, id: &Id, stats: &Path) -> Command {
     if kind == Kind::Vm {
         command.args(&setup.machine);
     }
+    if let Some(Injected(program)) = &setup.injected {
+        command.arg("--inject").arg(program);
+    }
     command.arg("--rootfs").arg(&setup.image).arg("--");
     if setup.command.is_empty() {
         command.args(WAITING)
@@ -202,6 +210,47 @@ impl Sandbox {
     pub fn tell_to_end(&mut self) -> Result<()> {
         let told = self.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(b"end\n"));
         told.map_err(|source| Failure::new("cannot tell the workload to end", source))
+    }
+
+    /// Writes to its standard input.
+    ///
+    /// # Errors
+    /// Nobody reads it any more.
+    pub fn tell(&mut self, words: &[u8]) -> Result<()> {
+        let stdin = self.stdin.as_mut().ok_or_else(|| Failure::refused("there is no standard input"))?;
+        stdin.write_all(words).map_err(|source| Failure::new("cannot tell the workload to go on", source))
+    }
+
+    /// The next line of its output, without its end.
+    ///
+    /// # Errors
+    /// The output ended, the line is too long, or did not come before the deadline.
+    pub fn line(&mut self) -> Result<Vec<u8>> {
+        let stdout = self.stdout.as_mut().ok_or_else(|| Failure::refused("there is no standard output"))?;
+        let mut line = Vec::new();
+        let mut byte = [0u8; 1];
+        loop {
+            wait_readable(stdout.as_fd(), self.deadline)?;
+            let count = stdout
+                .read(&mut byte)
+                .map_err(|source| Failure::new("cannot read the workload's output", source))?;
+            match byte {
+                _ if count == 0 => return Err(Failure::refused("the workload's output ended too early")),
+                [b'\n'] => return Ok(line),
+                _ if line.len() == LINE_LIMIT => {
+                    return Err(Failure::refused("the workload wrote too long a line"));
+                }
+                [byte] => line.push(byte),
+            }
+        }
+    }
+
+    /// What its monitor answers to `GET path`.
+    ///
+    /// # Errors
+    /// It cannot be reached, or says no.
+    pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        client::ask_json(&Store::open()?.path().join(self.id.as_str()), "GET", path, "")
     }
 
     /// Drains the output until it is closed, and reaps the program; kills it at the deadline. The instant at which

@@ -178,6 +178,7 @@ mod tests {
             memory: 64 << 20,
             cpus: 2,
             command: Vec::new(),
+            injected: None,
             files: Vec::new(),
             deadline: Duration::from_secs(1),
         }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::compare::Report;
+use crate::compare::inside::{Done, Inside};
 use crate::compare::rows::SECTIONS;
 use crate::compare::scale::{Round, Scale, Start, Step};
 
@@ -57,6 +58,30 @@ pub fn scale(scale: &Scale) -> String {
     out
 }
 
+/// Workloads inside: a line for each, as the program inside and the exits outside tell it.
+pub fn inside(inside: &Inside) -> String {
+    let mut out =
+        String::from("kind,role,round,warm_up,workload,operations,nanoseconds,exits,place,failure\r\n");
+    for round in &inside.rounds {
+        let role = serde_json::to_value(round.role).unwrap_or_default();
+        let who = format!("{},{},{}", round.kind, role.as_str().unwrap_or_default(), round.round);
+        let warm_up = round.round == 0;
+        for Done { outcome, exits } in &round.done {
+            let exits = exits.map_or(String::new(), |exits| exits.to_string());
+            let place = quoted(outcome.place.as_deref().unwrap_or_default());
+            let failure = quoted(outcome.failure.as_ref().or(round.failure.as_ref()).map_or("", |why| why));
+            let (name, counts) = (quoted(&outcome.name), (outcome.operations, outcome.nanoseconds));
+            let _ =
+                write!(out, "{who},{warm_up},{name},{},{},{exits},{place},{failure}\r\n", counts.0, counts.1);
+        }
+        if round.done.is_empty() {
+            let failure = quoted(round.failure.as_deref().unwrap_or_default());
+            let _ = write!(out, "{who},{warm_up},,,,,,{failure}\r\n");
+        }
+    }
+    out
+}
+
 /// In quotation marks, and with a leading apostrophe where a spreadsheet would calculate instead of show.
 pub(super) fn quoted(text: &str) -> String {
     if text.is_empty() {
@@ -89,6 +114,16 @@ mod tests {
         let text = scale(&rounds);
         let lines: Vec<&str> = text.split_terminator("\r\n").collect();
         assert_eq!(lines.len(), 1 + 2 * 3 * 16 - 8 + 1);
+        assert!(lines.iter().all(|line| line.split(',').count() == 10), "{text}");
+    }
+
+    #[test]
+    fn every_workload_inside_is_a_line_with_all_fields() {
+        let mut report = example::with_inside(2).inside.unwrap();
+        report.rounds[0].done.clear();
+        let text = inside(&report);
+        let lines: Vec<&str> = text.split_terminator("\r\n").collect();
+        assert_eq!(lines.len(), 1 + (3 * 3 * 2 - 1) * 17 + 1);
         assert!(lines.iter().all(|line| line.split(',').count() == 10), "{text}");
     }
 

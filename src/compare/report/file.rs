@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compare::ablate::effects::{self, Effect};
 use crate::compare::figures::{self, Figure};
-use crate::compare::{REPORT_VERSION, Report, Scale};
+use crate::compare::{Inside, REPORT_VERSION, Report, Scale};
 use crate::error::{Failure, Result};
 
 /// The largest file that is read, in bytes.
@@ -100,6 +100,9 @@ fn parse(text: &[u8]) -> std::result::Result<Report, String> {
     if report.ablation.iter().any(|ablation| ablation.trials.len() > SAMPLES_LIMIT) {
         return Err("has more launches of switches than a report can have".into());
     }
+    if report.inside.iter().any(|inside| outcomes(inside) > SAMPLES_LIMIT || inside.count() > SAMPLES_LIMIT) {
+        return Err("has more rounds or workloads than a report can have".into());
+    }
     if let Some(sample) = report.samples.iter().find(|sample| sample.block >= blocks) {
         return Err(format!("has a sample of block {}, and only {blocks} blocks", sample.block));
     }
@@ -110,6 +113,11 @@ fn parse(text: &[u8]) -> std::result::Result<Report, String> {
 /// Starts of all rounds, and the rounds.
 fn starts(scale: &Scale) -> usize {
     scale.rounds.iter().map(|round| 1 + round.steps.len() + round.burst.len()).sum()
+}
+
+/// Workloads of all rounds, and the rounds.
+fn outcomes(inside: &Inside) -> usize {
+    inside.rounds.iter().map(|round| 1 + round.done.len()).sum()
 }
 
 fn clean_all(report: &mut Report) {
@@ -126,6 +134,13 @@ fn clean_all(report: &mut Report) {
     let of_rounds = of_rounds.flat_map(|round| &mut round.failure);
     let trials = report.ablation.iter_mut().flat_map(|ablation| &mut ablation.trials);
     let of_trials = trials.flat_map(|trial| trial.failure.iter_mut().chain([&mut trial.switch]));
+    for round in report.inside.iter_mut().flat_map(|inside| &mut inside.rounds) {
+        let of_work = round.done.iter_mut().map(|done| &mut done.outcome);
+        let words = of_work.flat_map(|outcome| {
+            [&mut outcome.name].into_iter().chain(&mut outcome.place).chain(&mut outcome.failure)
+        });
+        words.chain(&mut round.failure).for_each(|word| *word = clean(word));
+    }
     let all = words.into_iter().chain(of_host).chain(&mut host.stamps).chain(&mut report.guest_kernel);
     all.chain(skipped)
         .chain(of_samples)

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use hv_common::Kind;
 
-use super::{absent, beside, switches};
+use super::{absent, beside, inside, switches};
 use crate::compare::figures::{self, Comparison, Figure};
 use crate::compare::rows::{SECTIONS, Unit};
 use crate::compare::sample::TOTAL;
@@ -32,6 +32,7 @@ pub fn render(report: &Report) -> String {
         table(&mut out, report, &figures, columns, ratio.as_deref().filter(|_| number == 0));
     }
     beside::render(&mut out, report, &figures);
+    inside::render(&mut out, report, &figures);
     switches::render(&mut out, report);
     exits(&mut out, report);
     absent::render(&mut out, report, &figures);

@@ -185,6 +185,7 @@ mod tests {
     #[test]
     fn names_are_told_apart() {
         let mut names: Vec<&str> = ALL.iter().map(|workload| workload.name).collect();
+        assert_eq!(names, hv_common::work::NAMES, "what the comparison asks for");
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());

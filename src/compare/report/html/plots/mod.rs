@@ -3,6 +3,7 @@
 mod boundary;
 mod distribution;
 mod ledger;
+mod overhead;
 mod phases;
 mod scaling;
 mod switches;
@@ -35,6 +36,7 @@ pub fn all(report: &Report, figures: &[Figure]) -> Vec<Plot> {
         distribution::draw,
         ledger::draw,
         scaling::draw,
+        overhead::draw,
         switches::draw,
         boundary::draw,
         trade::draw,
