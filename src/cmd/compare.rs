@@ -16,8 +16,8 @@ use crate::compare::measure::{self, Interrupts, Measured, Until};
 use crate::compare::report::{csv, difference, file, html, switches, text};
 use crate::compare::scale::run::Extent;
 use crate::compare::{
-    Ablation, Contender, Host, Inside, REPORT_VERSION, Report, Role, Scale, Schedule, Setup, ablate, against, inside, launch,
-    scale,
+    Ablation, Contender, Host, Inside, REPORT_VERSION, Report, Role, Scale, Schedule, Setup, ablate, against,
+    inside, launch, scale,
 };
 use crate::error::{self, Failure, Result};
 
