@@ -31,7 +31,7 @@ type Draw = fn(&Report, &[Figure]) -> Option<Plot>;
 
 /// All plots that the report has samples for.
 pub fn all(report: &Report, figures: &[Figure]) -> Vec<Plot> {
-    let draw: [Draw; 7] = [
+    let draw: [Draw; 8] = [
         phases::draw,
         distribution::draw,
         ledger::draw,
