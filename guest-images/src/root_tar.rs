@@ -94,7 +94,7 @@ pub fn open(path: &Path, writable: bool, cache: &Path) -> Result<Root, RootTarEr
         LayerError::Tar { source: TarError::Header(0), .. } => RootTarError::NoTar { path: path.into() },
         source => RootTarError::Contents { path: path.into(), source },
     };
-    let scanned = Scanned::read(&layers).map_err(contents)?;
+    let scanned = Scanned::read(&layers, cache).map_err(contents)?;
     let docker = scanned.has("manifest.json") && scanned.has("repositories");
     if docker || scanned.has("oci-layout") && scanned.has("blobs") {
         return Err(RootTarError::Layers { path: path.into() });

@@ -40,6 +40,9 @@ pub(super) enum Place {
     Chunks { bits: u8, first: Vec<u32> },
 }
 
+/// Where equal data are stored once, a larger file is cut into chunks of at least this size, so that files which
+/// share a part share its blocks.
+const SHARED: u64 = 64 << 10;
 /// Bytes that are written at once.
 const STEP: usize = 256 << 10;
 
@@ -68,7 +71,8 @@ impl DataArea {
         })
     }
 
-    /// From now on the whole blocks of equal files are stored once. It costs a SHA-256 of all data.
+    /// From now on equal data are stored once: the whole blocks of small files, and of larger ones each chunk of
+    /// 64 KiB (or what a file's map of at most 65536 chunks needs). It costs a SHA-256 of all data.
     pub fn store_equal_once(&mut self) {
         self.known.get_or_insert_default();
     }
@@ -80,6 +84,9 @@ impl DataArea {
         size: u64,
         room: usize,
     ) -> Result<Data, WriteError> {
+        if self.known.is_some() && size > SHARED {
+            return self.store_chunks(source, size);
+        }
         let tail = (size % BLOCK as u64) as usize;
         let inline = tail > 0 && tail <= room;
         let first = self.next_block()?;
@@ -102,6 +109,30 @@ impl DataArea {
             }
         };
         Ok(Data { size, place: Place::Flat { first, tail } })
+    }
+
+    /// Stores a large file, and of it only those chunks that are not there yet. One that is all new lies in one
+    /// piece, and needs no map.
+    fn store_chunks(&mut self, source: &mut impl Read, size: u64) -> Result<Data, WriteError> {
+        let chunk = chunk_size(size).max(SHARED);
+        let mut first = Vec::with_capacity(size.div_ceil(chunk) as usize);
+        let mut left = size;
+        while left > 0 {
+            let here = self.next_block()?;
+            let mut hash = Sha256::new();
+            let length = chunk.min(left);
+            self.pour(source, length, Some(&mut hash))?;
+            self.image.align()?;
+            first.push(self.first_of_equals(here, hash)?);
+            left -= length;
+        }
+        let blocks = chunk / BLOCK as u64;
+        let in_one_piece = first.windows(2).all(|two| u64::from(two[0]) + blocks == u64::from(two[1]));
+        let place = match first.first() {
+            Some(first) if in_one_piece => Place::Flat { first: *first, tail: None },
+            _ => Place::Chunks { bits: (chunk / BLOCK as u64).trailing_zeros() as u8, first },
+        };
+        Ok(Data { size, place })
     }
 
     /// Stores a file of which the file system says that it has holes.

@@ -34,7 +34,7 @@ pub use tree::{BadEntry, Kind, MAX_NAME, Metadata, Node, NodeId, Tree};
 
 /// Changes whenever equal trees would become other bytes than before, so that images which an older hv has made
 /// are not taken for this one's.
-pub const WRITER: u32 = 1;
+pub const WRITER: u32 = 2;
 
 /// An image cannot be written.
 #[derive(Debug, thiserror::Error)]

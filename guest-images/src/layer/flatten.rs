@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 use super::merge::{Body, Merged, Node, Refused};
 use super::scan::{Scanned, UNPACKED, damaged};
-use super::stream::Layer;
+use super::stream::{Layer, plain};
 use super::tar::{Archive, Contents, TarError};
 use super::{LayerError, MAX_UNPACKED};
 use crate::erofs::{self, Data, DataArea, Kind, NodeId, Tree, WriteError};
@@ -31,7 +31,7 @@ pub struct Flattened {
 /// # Errors
 /// [`LayerError`] names the layer and the entry.
 pub fn flatten(layers: &[Layer], scratch: &Path) -> Result<Flattened, LayerError> {
-    Scanned::read(layers)?.flatten(layers, scratch)
+    Scanned::read(layers, scratch)?.flatten(layers, scratch)
 }
 
 impl Scanned {
@@ -40,7 +40,7 @@ impl Scanned {
     /// # Errors
     /// [`LayerError`] names the layer and the entry.
     pub fn flatten(self, layers: &[Layer], scratch: &Path) -> Result<Flattened, LayerError> {
-        let Scanned { entries, diff_ids } = self;
+        let Scanned { entries, diff_ids, unpacked } = self;
         let mut merged = Merged::default();
         for (layer, entries) in layers.iter().zip(entries) {
             merged.apply(entries).map_err(|Refused { path, error }| LayerError::Entry {
@@ -52,7 +52,7 @@ impl Scanned {
         let mut area = DataArea::new(scratch).map_err(LayerError::Write)?;
         area.store_equal_once();
         let nodes = merged.reachable();
-        let data = store(layers, &merged, &nodes, &mut area)?;
+        let data = store(layers, &unpacked, &merged, &nodes, &mut area)?;
         let tree = tree(&merged, &data, &mut area).map_err(LayerError::Write)?;
         let file = area.complete(&tree).map_err(LayerError::Write)?;
         Ok(Flattened { file, diff_ids, files: nodes.len() })
@@ -62,6 +62,7 @@ impl Scanned {
 /// Stores the data of all files that are left, in the order in which the layers have them.
 fn store(
     layers: &[Layer],
+    unpacked: &[Option<File>],
     merged: &Merged,
     nodes: &[Node],
     area: &mut DataArea,
@@ -82,8 +83,11 @@ fn store(
         if from == to {
             continue;
         }
-        let source = layer.open().map_err(|source| LayerError::Read { layer: layer.name.clone(), source })?;
-        let mut archive = Archive::new(io::BufReader::with_capacity(64 << 10, source));
+        let source: Box<dyn Read + '_> = match unpacked.get(index) {
+            Some(Some(file)) => Box::new(plain(file)),
+            _ => layer.open().map_err(|source| LayerError::Read { layer: layer.name.clone(), source })?,
+        };
+        let mut archive = Archive::new(source);
         for (_, contents, node) in &wanted[from..to] {
             let room = merged.node(*node).0.room();
             let data = read(&mut archive, contents, room, area, &mut expanded, layer)?;

@@ -6,8 +6,8 @@
 //! one EROFS file, with the data straight from the streams.
 //!
 //! Nothing is unpacked to disk and no name of an image ever reaches the host's file system, so no name can
-//! lead out of the image. Every stream is read twice: once for its entries and its digest, once for the data
-//! of those files that are left after the merge.
+//! lead out of the image. Every layer is read for its entries and its digest, then for the data of those
+//! files that are left after the merge; what a packed one unpacks to waits for that in a nameless file.
 
 mod flatten;
 mod header;

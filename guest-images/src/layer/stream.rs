@@ -45,18 +45,27 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// How it is packed.
+    pub(super) fn packing(&self) -> io::Result<Packing> {
+        let mut start = Vec::new();
+        At { file: &self.blob, at: 0 }.take(4).read_to_end(&mut start)?;
+        Ok(Packing::of(&start))
+    }
+
     /// The unpacked stream, from its start. Any number may be open at once.
     pub(super) fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
-        let mut start = [0; 4];
-        let mut source = BufReader::with_capacity(BUFFER, At { file: &self.blob, at: 0 });
-        let count = source.fill_buf()?.len().min(4);
-        start[..count].copy_from_slice(&source.buffer()[..count]);
-        Ok(match Packing::of(&start[..count]) {
+        let source = plain(&self.blob);
+        Ok(match self.packing()? {
             Packing::Plain => Box::new(source),
             Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
             Packing::Zstd => Box::new(Zstd::new(source)),
         })
     }
+}
+
+/// A file's bytes, from its start.
+pub(super) fn plain(file: &File) -> impl BufRead + Send + '_ {
+    BufReader::with_capacity(BUFFER, At { file, at: 0 })
 }
 
 struct At<'a> {

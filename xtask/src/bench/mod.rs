@@ -6,6 +6,7 @@ mod comparison;
 mod drive;
 mod exits;
 mod figures;
+mod image;
 mod initrd;
 mod native;
 mod net;
@@ -39,6 +40,12 @@ pub enum Bench {
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
     },
+    /// From an OCI layout to a file that can be started: hv, umoci with mkfs.erofs, podman; natively
+    Image {
+        /// Runs of each that are measured, after one that is not
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        runs: u32,
+    },
     /// TCP between a guest and its host over a tap, by iperf3: hv, Firecracker, QEMU's microvm
     Net {
         /// Only the monitors whose name begins so (may be repeated)
@@ -59,6 +66,7 @@ pub fn run(bench: &Bench) -> Result<ExitCode> {
         Bench::Boot { runs } => boot::run(*runs).map(|()| ExitCode::SUCCESS),
         Bench::Start { runs } => start::run(*runs).map(|()| ExitCode::SUCCESS),
         Bench::Block { only } => block::BLOCK.run(only),
+        Bench::Image { runs } => image::run(*runs).map(|()| ExitCode::SUCCESS),
         Bench::Net { only } => net::NET.run(only),
     }
 }

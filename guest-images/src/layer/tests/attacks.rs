@@ -159,7 +159,8 @@ fn attack_24_of_two_entries_of_one_name_the_later_one_is_there() {
 fn attack_24_a_layer_that_is_a_bomb_ends_at_the_stated_limit() {
     let limits = Limits { unpacked: 1 << 20, entries: 1000, names: 10_000 };
     let within = |tars: &[Vec<u8>]| {
-        Scanned::within(&tars.iter().map(|tar| layer(tar)).collect::<Vec<_>>(), limits).map(|_| ())
+        Scanned::within(&tars.iter().map(|tar| layer(tar)).collect::<Vec<_>>(), &std::env::temp_dir(), limits)
+            .map(|_| ())
     };
     let most = |limit: &str, found: Result<(), LayerError>| match found {
         Err(LayerError::TooMuch { limit: found }) => assert!(found.contains(limit), "{found}"),

@@ -141,6 +141,34 @@ fn equal_files_are_stored_once_and_equal_layers_give_equal_bytes() {
     }
 }
 
+/// Files that share their beginning share its blocks, and a file that repeats itself is stored once; what is all new
+/// needs no map.
+#[test]
+fn equal_chunks_of_large_files_are_stored_once() {
+    let noise = |seed: u32, length: usize| -> String {
+        let mut state = seed;
+        let letter = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b'a' + (state >> 28) as u8)
+        };
+        (0..length).map(letter).collect()
+    };
+    let shared = noise(1, 512 << 10);
+    let longer = shared.clone() + &noise(2, 100_001);
+    let repeated = noise(3, 64 << 10).repeat(16) + "end";
+    let tar = Tar::new().file("a", &shared).file("b", &longer).file("c", &repeated).end();
+    let found = flat(&[tar]).unwrap();
+    check_image(&found.file);
+    let expected = shared.len() + 100_001 + (64 << 10);
+    let size = found.file.metadata().unwrap().len() as usize;
+    assert!((expected..expected + (64 << 10)).contains(&size), "{size} of {expected}");
+    if let Some(mounted) = Mounted::new(&found.file) {
+        for (name, expected) in [("a", shared), ("b", longer), ("c", repeated)] {
+            assert!(fs::read_to_string(mounted.0.path().join(name)).unwrap() == expected, "{name}");
+        }
+    }
+}
+
 #[test]
 fn packed_layers_are_told_by_their_bytes_and_may_have_many_parts() {
     let tar = Tar::new().file("x", &"text".repeat(1000)).end();

@@ -30,7 +30,7 @@ prop_compose! {
         directory in 0..DIRECTORIES.len(),
         name in b'a'..=b'e',
         what in 0u8..9,
-        size in prop_oneof![0usize..50, 4000usize..4200, 0usize..20_000],
+        size in prop_oneof![0usize..50, 4000usize..4200, 0usize..20_000, 65_000usize..270_000],
         mode in 0u32..0o1000,
         owner in 0u32..70_000,
         time in 1_000_000_000u64..2_000_000_000,
