@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use hv_common::landlock::Rule;
 use hv_common::{Id, Kind, Limits, Process, Program, Root, Spec, Wall, procfs};
 use hv_image::dirs::Dirs;
-use hv_image::{OpenError, root_tar};
+use hv_image::verity::RootHash;
+use hv_image::{OpenError, root_tar, verity};
 
 use crate::backend;
 use crate::cli::{MachineArgs, RunArgs, machine};
@@ -71,6 +72,9 @@ pub fn plan(kind: Kind, RunArgs { sandbox: typed, machine }: RunArgs) -> Result<
     };
     let image = typed.image.or(typed.rootfs).ok_or_else(|| Failure::refused("no image: name one"))?;
     let root = open(Path::new(&image), typed.rw)?;
+    if let Some(hash) = &typed.verity {
+        check_verity(&root, hash)?;
+    }
     Ok(Plan { spec: Spec { id, hostname, root, process, limits }, machine, lowered: typed.lower })
 }
 
@@ -83,8 +87,23 @@ fn program(injected: Option<PathBuf>, mut args: Vec<OsString>) -> (Program, Vec<
     (Program::Injected(path), args)
 }
 
+/// The whole image is read: what was checked is what is started, however it came here.
+fn check_verity(root: &Root, hash: &RootHash) -> Result<()> {
+    match root {
+        Root::Directory { path, .. } => Err(Failure::refused(format!(
+            "--verity: {} is a directory, and has no hash tree; make a file of it with `hv pack --verity`",
+            path.display()
+        ))),
+        Root::Disk { path, file, .. } => verity::check(file, hash)
+            .map_err(|source| Failure::new(format!("will not start {}", path.display()), source)),
+    }
+}
+
 /// A raw image, a directory, or a tar of a root file system.
-fn open(path: &Path, writable: bool) -> Result<Root> {
+///
+/// # Errors
+/// It is none of these, or cannot be opened.
+pub fn open(path: &Path, writable: bool) -> Result<Root> {
     match hv_image::open(path, writable) {
         Err(OpenError::Archive { .. }) => {
             Ok(root_tar::open(path, writable, &Dirs::of_this_user()?.startable())?)

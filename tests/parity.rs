@@ -191,8 +191,43 @@ both_kinds! {
             let done = finish(sandbox(kind, &dir.path().join(name), &[], &["sh", "-c", script]), b"").expect(0);
             assert_eq!(done.text(), "from the image\nx\n", "{name}");
         }
+        // Kept as a file with a hash tree, it is started by its root hash, and by no other.
+        let kept = dir.path().join("root.erofs");
+        let mut pack = support::hv(&["pack", "--verity"]);
+        pack.arg(dir.path().join("root.tar")).arg(&kept);
+        let text = finish(pack, b"").expect(0).text();
+        let hash = text.trim().rsplit(' ').next().unwrap().to_owned();
+        let start = |hash: &str| finish(sandbox(kind, &kept, &["--verity", hash], &["cat", "/etc/data"]), b"");
+        assert_eq!(start(&hash).expect(0).text(), "from the image\n", "{text}");
+        assert!(start(&"0".repeat(64)).expect(125).stderr.contains("another image"));
+        let file = std::fs::File::options().write(true).open(&kept).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 100_000).unwrap();
+        assert!(start(&hash).expect(125).stderr.contains("it was changed"));
         let refused = finish(sandbox(kind, &dir.path().join("root.tar"), &["--rw"], &["true"]), b"").expect(125);
         assert!(refused.stderr.contains("archive") && refused.stderr.contains("--rw"), "{}", refused.stderr);
+    }
+
+    /// However many sandboxes of one archive there are, the host has one file of it, and so one copy in its page cache.
+    fn sandboxes_of_one_archive_read_one_file(kind: Kind) {
+        if kind == Kind::Ctr && !rustix::process::geteuid().is_root() {
+            return println!("skipped: only root may mount a disk image");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let tar = dir.path().join("root.tar");
+        let mut pack = std::process::Command::new(image::directory().join("bin/busybox"));
+        pack.arg("tar").arg("-cf").arg(&tar).arg("-C").arg(image::directory()).arg(".");
+        assert!(pack.status().unwrap().success());
+        let start = || {
+            let mut running = Running::start(sandbox(kind, &tar, &[], &["sh", "-c", "echo ready; read -r line"]));
+            running.wait_for("ready");
+            running
+        };
+        let mut all = [start(), start()];
+        let files: Vec<_> = all.iter().map(|one| image_files(one.pid())).collect();
+        assert_eq!(files[0].len(), 1, "{files:?}");
+        assert_eq!(files[0], files[1]);
+        all.iter_mut().for_each(|one| one.write(b"end\n"));
+        all.into_iter().for_each(|one| drop(one.finish().expect(0)));
     }
 
     /// With --rw, and only then, what a run writes is there for the next.
@@ -296,6 +331,27 @@ both_kinds! {
         assert_eq!(done.status, Some(3), "{}", done.stderr);
         assert!(done.stderr.contains("status 141") || done.stderr.contains("status 1"), "{}", done.stderr);
     }
+}
+
+/// Device and inode of every image made by hv that this process, or one below it, has open.
+fn image_files(pid: rustix::process::Pid) -> std::collections::BTreeSet<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let (mut found, mut todo) = (std::collections::BTreeSet::new(), vec![pid.as_raw_pid()]);
+    while let Some(pid) = todo.pop() {
+        let list = |path: String| std::fs::read_dir(path).into_iter().flatten().flatten();
+        for open in list(format!("/proc/{pid}/fd")) {
+            let made =
+                std::fs::read_link(open.path()).is_ok_and(|path| path.to_string_lossy().ends_with(".erofs"));
+            if let Some(file) = made.then(|| std::fs::metadata(open.path()).unwrap()) {
+                found.insert((file.dev(), file.ino()));
+            }
+        }
+        for task in list(format!("/proc/{pid}/task")) {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            todo.extend(children.split_whitespace().map(|pid| pid.parse::<i32>().unwrap()));
+        }
+    }
+    found
 }
 
 /// Runs with a limit; None (and a message) where this user may set none.

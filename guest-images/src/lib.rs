@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`open()`]: a path becomes a [`Root`](hv_common::Root); [`superblock`] is how it is recognised.
 //!   [`root_tar`]: so does a tar of a root file system.
+//!   [`keep`]: the file of either, where the user wants it; [`verity`]: the hash tree behind it.
 //! - [`erofs`]: a directory becomes one read-only image file.
 //! - [`layer`]: tar streams, one over the other, become such a file.
 //! - [`kernel`]: a kernel file becomes an ELF that a monitor can load.
@@ -21,6 +22,7 @@ mod draft;
 pub mod erofs;
 mod holes;
 pub mod initramfs;
+pub mod keep;
 pub mod kernel;
 pub mod layer;
 pub mod modules;
@@ -28,6 +30,7 @@ pub mod open;
 pub mod root_tar;
 pub mod store;
 pub mod superblock;
+pub mod verity;
 
 pub use open::{OpenError, open};
 

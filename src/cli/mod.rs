@@ -8,6 +8,7 @@ pub mod control;
 pub mod drill;
 pub mod machine;
 pub mod oci;
+mod pack;
 pub mod quick;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ pub use self::compare::CompareArgs;
 pub use self::control::{NameArgs, PsArgs, StopArgs};
 pub use self::drill::DrillArgs;
 pub use self::machine::MachineArgs;
+pub use self::pack::PackArgs;
 use crate::size::{parse_bytes, parse_cpus};
 
 const STATUSES: &str = "\
@@ -82,6 +84,9 @@ pub enum Verb {
     /// Say what this host can and cannot do, why, and the mend
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    /// Make one image file of a directory or a tar, to keep and to hand on
+    #[command(after_help = pack::PACK_EXAMPLES)]
+    Pack(PackArgs),
     /// Keep kernels, so that --kernel may be left out
     #[command(subcommand, after_help = KERNEL_EXAMPLES)]
     Kernel(KernelVerb),
@@ -200,6 +205,10 @@ pub struct SandboxArgs {
     /// Give the command no terminal
     #[arg(long, overrides_with = "tty")]
     pub no_tty: bool,
+
+    /// Start the image only if it is the one with this root hash, by the hash tree that `hv pack --verity` appended
+    #[arg(long, value_name = "ROOTHASH", value_parser = pack::parse_root_hash, conflicts_with = "rw")]
+    pub verity: Option<hv_image::verity::RootHash>,
 
     /// Execute this static program of the host instead of one of the image's; CMD's first word is its name
     #[arg(long, value_name = "FILE", hide = true)]

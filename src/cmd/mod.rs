@@ -8,6 +8,7 @@ pub mod drill;
 pub mod kernel;
 pub mod man;
 pub mod oci;
+pub mod pack;
 pub mod ps;
 pub mod run;
 pub mod stop;
@@ -36,6 +37,7 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Compare(args) => compare::run(&args),
         Verb::Drill(args) => drill::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Pack(args) => pack::run(&args),
         Verb::Kernel(verb) => kernel::run(verb),
         Verb::Oci(args) => Ok(oci::run(*args)),
         Verb::Completions { shell } => completions::run(shell),

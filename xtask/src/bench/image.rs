@@ -38,7 +38,7 @@ pub fn run(runs: u32) -> Result<()> {
     let mut sizes = (0, 0);
     // In turns, so that a slow moment of this machine hits all; the first of each is dropped.
     for run in 0..=runs {
-        let step = progress::Step::start(&format!("run {run} of {runs}"));
+        let step = progress::Step::start(format!("run {run} of {runs}"));
         let taken =
             [one_of_theirs(&made, &scratch, &log)?, one_of_ours(&startable, &made, &scratch)?].concat();
         for (at, us) in taken.into_iter().enumerate().filter(|_| run > 0) {
@@ -197,7 +197,7 @@ fn fill(tree: &Path, random: &mut Random, layer: usize) -> Result<()> {
         let mut data = Vec::new();
         let size = (u128::from(weight) * u128::from(bytes) / u128::from(sum)) as usize;
         while data.len() < size {
-            let noise = random.next() % 2 == 0;
+            let noise = random.next().is_multiple_of(2);
             let end = (data.len() + 4096).min(size);
             while data.len() < end {
                 let next = random.next();

@@ -22,7 +22,7 @@ pub(super) fn layer(bytes: &[u8]) -> Layer {
     Layer { name: "test".into(), blob, diff_id: None }
 }
 
-pub(super) fn flat(tars: &[Vec<u8>]) -> Result<Flattened, LayerError> {
+pub(crate) fn flat(tars: &[Vec<u8>]) -> Result<Flattened, LayerError> {
     flatten(&tars.iter().map(|tar| layer(tar)).collect::<Vec<_>>(), &std::env::temp_dir())
 }
 
