@@ -129,8 +129,7 @@ impl Total {
 /// The entries of all layers; as many layers at once as there are processors.
 fn scan_all(layers: &[Layer], scratch: &Path, total: Total) -> Result<Vec<One>, LayerError> {
     let next = AtomicUsize::new(0);
-    let found: Mutex<Vec<Option<Outcome>>> =
-        Mutex::new(layers.iter().map(|_| None).collect());
+    let found: Mutex<Vec<Option<Outcome>>> = Mutex::new(layers.iter().map(|_| None).collect());
     let work = || {
         while let Some((index, layer)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
