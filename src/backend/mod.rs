@@ -9,6 +9,7 @@ use hv_common::{Backend, Kind, Limits, Spec, Wall};
 use hv_container::{Bare, Namespaces};
 use hv_vmm::broker::Office;
 use hv_vmm::jail::Jail;
+use hv_vmm::seccomp::Role;
 use hv_vmm::settings::Settings;
 
 use crate::cli::MachineArgs;
@@ -72,6 +73,11 @@ pub fn check_limits(kind: Kind, limits: &Limits) -> Result<()> {
         Kind::Vm => Ok(Settings::new(limits).map(drop)?),
         Kind::Ctr | Kind::Process => Ok(()),
     }
+}
+
+/// The host's system calls that a microVM's monitor may make for its guest, by what its threads are for.
+pub fn calls_behind_vm() -> impl Iterator<Item = (&'static str, Vec<u32>)> {
+    Role::ALL.into_iter().map(|role| (role.word(), role.allowed()))
 }
 
 /// Why microVMs cannot run on this host; None if they can.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::backend;
 use crate::cli::DrillArgs;
 use crate::compare::Host;
+use crate::compare::isolation::reachable::Reachable;
 use crate::compare::isolation::{self, Isolation, csv, drill::Setup, html, text};
 use crate::compare::report::file;
 use crate::error::{Failure, Result};
@@ -56,6 +57,7 @@ fn measure(args: &DrillArgs, image: &Path) -> Result<Isolation> {
     let skipped: BTreeMap<String, String> = failed.into_iter().chain(unusable).collect();
     let version = isolation::VERSION;
     let drill = isolation::rows(&kinds, &runs);
+    let reachable = kinds.iter().filter_map(|kind| Some((*kind, Reachable::of(*kind, &runs)?))).collect();
     Ok(Isolation {
         version,
         hv: env!("CARGO_PKG_VERSION").into(),
@@ -63,6 +65,7 @@ fn measure(args: &DrillArgs, image: &Path) -> Result<Isolation> {
         host,
         kinds,
         skipped,
+        reachable,
         drill,
         runs,
     })

@@ -166,7 +166,8 @@ pub(super) fn devices() -> Vec<String> {
     let mut dirs = vec![Path::new("/dev").to_owned()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let Ok(kind) = entry.file_type() else { continue };
+            // A node that is bound over a file is a file to readdir(3).
+            let Ok(kind) = fs::symlink_metadata(entry.path()).map(|of| of.file_type()) else { continue };
             if kind.is_dir() {
                 dirs.push(entry.path());
             } else if (kind.is_block_device() || kind.is_char_device()) && found.len() < DEVICES {
@@ -177,5 +178,17 @@ pub(super) fn devices() -> Vec<String> {
         }
     }
     found.sort();
+    found
+}
+
+/// Device numbers of the virtio bus, in order; none where /sys is not there.
+pub(super) fn virtio() -> Vec<u32> {
+    let of = |entry: fs::DirEntry| {
+        let text = fs::read_to_string(entry.path().join("device")).ok()?;
+        u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
+    };
+    let mut found: Vec<u32> =
+        fs::read_dir("/sys/bus/virtio/devices").into_iter().flatten().flatten().filter_map(of).collect();
+    found.sort_unstable();
     found
 }

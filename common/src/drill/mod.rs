@@ -92,6 +92,8 @@ pub struct Found {
     pub status: BTreeMap<String, String>,
     /// Names below /dev, directories left out.
     pub devices: Vec<String>,
+    /// The virtio devices that this kernel drives, by their numbers in the specification.
+    pub virtio: Vec<u32>,
     /// What came of each attempt, by its name.
     pub outcomes: BTreeMap<String, Outcome>,
 }
@@ -124,6 +126,7 @@ fn look() -> Found {
         namespaces: files::namespaces(),
         status: wanted.collect(),
         devices: files::devices(),
+        virtio: files::virtio(),
         outcomes: BTreeMap::new(),
     }
 }

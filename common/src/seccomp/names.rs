@@ -26,6 +26,11 @@ pub fn of(number: u32) -> Option<&'static str> {
     TABLE.iter().find(|(_, numbers)| u32::try_from(numbers[0]) == Ok(number)).map(|(name, _)| *name)
 }
 
+/// The names of all 64-bit calls.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().filter(|(_, numbers)| numbers[0] >= 0).map(|(name, _)| *name)
+}
+
 #[rustfmt::skip]
 const TABLE: &[(&str, [i16; 3])] = &[
     ("_llseek", [-1, 140, -1]),

@@ -3,6 +3,7 @@
 use hv_common::Kind;
 
 use super::Isolation;
+use super::reachable::{self, Reachable};
 use super::text::{self, outcome, stops};
 use crate::compare::report::html::{escaped, frame, table};
 
@@ -25,6 +26,7 @@ pub fn section(isolation: &Isolation) -> String {
     };
     let cards: String = isolation.kinds.iter().filter_map(said).collect();
     out.push_str(&format!("<ul class=\"answers\">{cards}</ul>"));
+    out.push_str(&reachable(isolation));
     let mut headings = vec!["attempt"];
     headings.extend(isolation.kinds.iter().map(|kind| kind.word()));
     let lines: Vec<Vec<String>> = isolation
@@ -56,4 +58,22 @@ pub fn section(isolation: &Isolation) -> String {
     out.push_str(&table(&headings, &lines));
     out.push_str("</details></section>");
     out
+}
+
+/// What is there to be attacked: counts, and the lists behind them.
+fn reachable(isolation: &Isolation) -> String {
+    let mut headings = vec!["reachable"];
+    headings.extend(isolation.kinds.iter().map(|kind| kind.word()));
+    let rows = |cell: &dyn Fn(&Reachable) -> String| -> Vec<String> {
+        let of = |kind| isolation.reachable.get(kind).map_or("not measured".into(), cell);
+        isolation.kinds.iter().map(of).collect()
+    };
+    let counts = reachable::ROWS.iter().map(|(label, cell)| [vec![(*label).to_owned()], rows(cell)].concat());
+    let lists = reachable::LISTS.iter().map(|(label, cell)| [vec![(*label).to_owned()], rows(cell)].concat());
+    let (counts, lists): (Vec<_>, Vec<_>) = (counts.collect(), lists.collect());
+    format!(
+        "{}<details><summary>What is counted</summary>{}</details>",
+        table(&headings, &counts),
+        table(&headings, &lists)
+    )
 }

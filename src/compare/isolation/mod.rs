@@ -3,12 +3,14 @@
 //! - [`around`]: what the attempts are after: a process, sockets and a disk of the host's;
 //! - [`drill`]: runs the attempts of [`hv_common::drill`] as each kind, and in a container with walls left out;
 //! - [`verdict`]: what stopped each (pure);
+//! - [`reachable`]: what is there to be attacked: system calls, capabilities, devices, namespaces;
 //! - [`text`], [`csv`], [`html`]: the forms they are shown in.
 
 pub mod around;
 pub mod csv;
 pub mod drill;
 pub mod html;
+pub mod reachable;
 pub mod text;
 pub mod verdict;
 
@@ -19,6 +21,7 @@ use hv_common::drill::{Found, PROBES};
 use serde::{Deserialize, Serialize};
 
 use super::Host;
+use reachable::Reachable;
 use verdict::Verdict;
 
 /// Version of [`Isolation`] as JSON.
@@ -39,6 +42,8 @@ pub struct Isolation {
     pub kinds: Vec<Kind>,
     /// Who was asked for and could not be tried, and why.
     pub skipped: BTreeMap<String, String>,
+    /// What a workload of each kind can reach.
+    pub reachable: BTreeMap<Kind, Reachable>,
     /// Every attempt.
     pub drill: Vec<Row>,
     /// What each run found, by its name: `host`, `process`, `ctr`, `vm`, and `ctr/` with the walls that stood.

@@ -7,6 +7,7 @@ use hv_common::drill::Outcome;
 use nix::errno::Errno;
 
 use super::Isolation;
+use super::reachable;
 use super::verdict::{Stop, Verdict};
 use crate::compare::report::text::entry;
 
@@ -18,6 +19,8 @@ const WIDTHS: [(Kind, usize); 3] = [(Kind::Process, 16), (Kind::Ctr, 28), (Kind:
 pub fn render(isolation: &Isolation) -> String {
     let mut out = String::new();
     answer(&mut out, isolation);
+    out.push('\n');
+    reachable(&mut out, isolation);
     out.push('\n');
     table(&mut out, isolation);
     out.push('\n');
@@ -41,19 +44,31 @@ fn width(kind: Kind) -> usize {
     WIDTHS.iter().find(|(of, _)| *of == kind).map_or(0, |(_, width)| *width)
 }
 
-fn table(out: &mut String, isolation: &Isolation) {
-    let mut head = format!("{:<NAME$}", "attempt");
-    for kind in &isolation.kinds {
-        let _ = write!(head, "{:<1$}", kind.word(), width(*kind));
+/// What is there to be attacked, as counts.
+fn reachable(out: &mut String, isolation: &Isolation) {
+    line(out, "reachable", isolation.kinds.iter().map(|kind| (*kind, kind.word().to_owned())));
+    for (label, cell) in reachable::ROWS {
+        let cells = isolation
+            .kinds
+            .iter()
+            .map(|kind| (*kind, isolation.reachable.get(kind).map_or("not measured".into(), cell)));
+        line(out, label, cells);
     }
-    let _ = writeln!(out, "{}", head.trim_end());
+}
+
+fn line(out: &mut String, label: &str, cells: impl Iterator<Item = (Kind, String)>) {
+    let mut line = format!("{label:<NAME$}");
+    for (kind, cell) in cells {
+        let _ = write!(line, "{cell:<0$}", width(kind));
+    }
+    let _ = writeln!(out, "{}", line.trim_end());
+}
+
+fn table(out: &mut String, isolation: &Isolation) {
+    line(out, "attempt", isolation.kinds.iter().map(|kind| (*kind, kind.word().to_owned())));
     for row in &isolation.drill {
-        let mut line = format!("{:<NAME$}", row.name);
-        for kind in &isolation.kinds {
-            let cell = row.of.get(kind).map_or("not measured".into(), short_stops);
-            let _ = write!(line, "{cell:<0$}", width(*kind));
-        }
-        let _ = writeln!(out, "{}", line.trim_end());
+        let cell = |kind: &Kind| (*kind, row.of.get(kind).map_or("not measured".into(), short_stops));
+        line(out, &row.name, isolation.kinds.iter().map(cell));
     }
 }
 

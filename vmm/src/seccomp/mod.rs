@@ -31,6 +31,9 @@ pub enum Mode {
     Off,
 }
 
+/// No system call of x86-64 has so high a number.
+const MOST_CALLS: u32 = 1024;
+
 /// What a thread is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -63,8 +66,23 @@ const fn any(number: c_long) -> Allowed {
 }
 
 impl Role {
-    #[cfg(test)]
-    const ALL: [Role; 3] = [Role::Vcpu, Role::Devices, Role::Monitor];
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Vcpu, Role::Devices, Role::Monitor];
+
+    /// A word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Role::Vcpu => "vcpu",
+            Role::Devices => "devices",
+            Role::Monitor => "monitor",
+        }
+    }
+
+    /// The numbers of the system calls that its threads may make, whatever the arguments have to be.
+    pub fn allowed(self) -> Vec<u32> {
+        let profile = self.profile(Verdict::Trap(0));
+        (0..MOST_CALLS).filter(|number| profile.allowed(*number)).collect()
+    }
 
     const fn name(self) -> &'static str {
         match self {
