@@ -166,7 +166,8 @@ pub(super) fn devices() -> Vec<String> {
     let mut dirs = vec![Path::new("/dev").to_owned()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let Ok(kind) = entry.file_type() else { continue };
+            // A node that is bound over a file is a file to readdir(3).
+            let Ok(kind) = fs::symlink_metadata(entry.path()).map(|of| of.file_type()) else { continue };
             if kind.is_dir() {
                 dirs.push(entry.path());
             } else if (kind.is_block_device() || kind.is_char_device()) && found.len() < DEVICES {
