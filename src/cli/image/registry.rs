@@ -43,7 +43,7 @@ pub struct ConnectionArgs {
 /// Arguments of `hv pull`.
 #[derive(Debug, Clone, Args)]
 pub struct PullArgs {
-    /// Names: [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+    /// Names: [REGISTRY/]REPOSITORY, then :TAG or @DIGEST or both
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
     /// Which image of several [default: this machine's]
