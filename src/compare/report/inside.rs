@@ -116,6 +116,7 @@ mod tests {
         assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
         let pipe = shown.lines().find(|line| line.starts_with("  pipe")).unwrap();
         assert!(pipe.contains("1.3") && pipe.contains("2.00 s") && pipe.contains("1.1"), "{pipe}");
+        assert!(!shown.contains("fewer "), "rounds are no launches: {shown}");
         assert!(shown.contains("file overlay") && shown.contains("6 rounds in random order"), "{shown}");
         let rounds = &mut report.inside.as_mut().unwrap().rounds;
         rounds[0].done[3].outcome.failure = Some("no memory".into());

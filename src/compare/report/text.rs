@@ -239,7 +239,9 @@ fn exits(out: &mut String, report: &Report) {
 
 fn footer(out: &mut String, report: &Report, figures: &[Figure]) {
     let main = |who: &Contender| report.counted(who, Role::Main).count();
-    for figure in figures.iter().filter(|figure| !figure.id.starts_with("scale.")) {
+    // Rounds have a count of their own.
+    let of_rounds = |figure: &Figure| figure.id.starts_with("scale.") || figure.id.starts_with("inside.");
+    for figure in figures.iter().filter(|figure| !of_rounds(figure)) {
         for (who, estimate) in figure.of.iter().filter(|_| figure.id != "start.ready-cold") {
             if estimate.n < main(who) {
                 entry(
