@@ -188,6 +188,19 @@ mod peers {
     }
 }
 
+/// What the harness adds is measured by itself, against a loop without it. How much it is, the machine's load decides.
+#[test]
+fn the_harness_measures_itself() {
+    as_root(|| {
+        let mut command = hv(&["compare", "--overhead", "10"]);
+        command.arg(image::directory());
+        let text = finish(command, b"").expect(0).text();
+        let ratio = text.split(": ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<f64>();
+        assert!((0.2..5.0).contains(&ratio.unwrap()), "{text}");
+        assert!(text.contains("10 pairs"), "{text}");
+    });
+}
+
 mod switches {
     use super::*;
 

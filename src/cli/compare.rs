@@ -51,6 +51,9 @@ pub struct CompareArgs {
     /// Measure workloads inside, too, as ratios to the bare process; PERCENT of their operations [default: 100]
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub inside: Option<u32>,
+    /// Measure the harness itself instead: so many pairs of a start by it and one by a bare loop
+    #[arg(long, hide = true, value_name = "PAIRS", value_parser = clap::value_parser!(u32).range(5..=10_000))]
+    pub overhead: Option<u32>,
     /// Kinds to launch, in the order of the columns: process, ctr, vm, and other runtimes that --list-kinds names
     #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "process,ctr,vm", value_parser = parse_kind)]
     pub kinds: Vec<Contender>,

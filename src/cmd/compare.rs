@@ -17,7 +17,7 @@ use crate::compare::report::{csv, difference, file, html, switches, text};
 use crate::compare::scale::run::Extent;
 use crate::compare::{
     Ablation, Contender, Host, Inside, REPORT_VERSION, Report, Role, Scale, Schedule, Setup, ablate, against,
-    inside, launch, scale,
+    inside, launch, overhead, scale,
 };
 use crate::error::{self, Failure, Result};
 
@@ -76,6 +76,9 @@ fn measure(args: &CompareArgs, image: &Path) -> Result<u8> {
         ));
     }
     let mut setup = setup(args, image)?;
+    if let Some(pairs) = args.overhead {
+        return overhead(&setup, pairs as usize, args.seed.unwrap_or_else(|| fastrand::u64(..)));
+    }
     let (contenders, skipped) = kinds::usable(&args.kinds, &setup);
     if contenders.is_empty() {
         let reasons: Vec<String> = skipped.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
@@ -162,6 +165,22 @@ fn beside(
     };
     let rounds = extent.rounds * contenders.len();
     Some(scale::run::measure(setup, contenders, extent, seed, interrupts, progress(rounds)))
+}
+
+/// What the harness adds to a start of the bare process.
+fn overhead(setup: &Setup, pairs: usize, seed: u64) -> Result<u8> {
+    let paired = overhead::measure(setup, pairs, seed)?
+        .ok_or_else(|| Failure::refused("no pair of starts gave a ratio"))?;
+    let range = paired.interval.map_or("too few pairs for an interval".to_owned(), |ends| {
+        format!("95 % interval {:.4} to {:.4}", ends.low, ends.high)
+    });
+    print(&format!(
+        "harness over bare loop, time to the first byte of `hv process`: {:.4} ({range}); {:+.1} us a start; {} pairs, seed {seed}\n",
+        paired.ratio,
+        paired.shift / 1e3,
+        paired.n
+    ))?;
+    Ok(0)
 }
 
 /// Whose switches are tried: those of `vm`, and for `ctr` those of a bundle.

@@ -7,6 +7,7 @@
 //! - [`peers`]: other runtimes as guests; [`conditions`]: what limits really held; [`equality`]: for whom they differ (pure);
 //! - [`scale`]: sandboxes beside each other, and many at once; [`inside`]: workloads in each, as ratios;
 //! - [`ablate`]: what each switch costs;
+//! - [`overhead`]: what the harness itself adds;
 //! - [`sample`]: what it gave; [`memory`]: the ledger; [`host`]: where it was;
 //! - [`rows`]: which figures are shown and what they mean; [`stats`]: medians and ratios (pure);
 //!   [`figures`]: those of one report (pure); [`against`]: of two (pure);
@@ -29,6 +30,7 @@ pub mod isolation;
 pub mod launch;
 pub mod measure;
 pub mod memory;
+pub mod overhead;
 pub mod peers;
 pub mod report;
 pub mod rows;

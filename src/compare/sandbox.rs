@@ -111,7 +111,8 @@ impl Prepared {
     }
 }
 
-fn command_line(setup: &Setup, kind: Kind, id: &Id, stats: &Path) -> Command {
+/// The command line of one of hv's own kinds, which writes its figures to `stats`.
+pub(super) fn command_line(setup: &Setup, kind: Kind, id: &Id, stats: &Path) -> Command {
     let mut command = Command::new(&setup.hv);
     command.arg(kind.word()).arg("--name").arg(id.as_str()).arg("--no-tty");
     command.arg("--stats").arg(stats);
