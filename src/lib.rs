@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+mod build;
 pub mod cli;
 pub mod cmd;
 pub mod compare;

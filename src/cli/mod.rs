@@ -3,6 +3,7 @@
 //! [`machine`]: what only a microVM takes, a file for each group of options; [`control`]: what is asked of a
 //! sandbox that runs; [`image`]: images and registries; [`oci`]: what engines type; [`quick`]: the grammar of one verb alone.
 
+pub mod build;
 pub mod compare;
 pub mod control;
 pub mod drill;
@@ -106,6 +107,9 @@ pub enum Verb {
     /// Make one image file of a directory or a tar, to keep and to hand on
     #[command(after_help = pack::PACK_EXAMPLES)]
     Pack(PackArgs),
+    /// Make an image as a Dockerfile says
+    #[command(after_help = build::EXAMPLES)]
+    Build(build::BuildArgs),
     /// Keep kernels, so that --kernel may be left out
     #[command(subcommand, after_help = KERNEL_EXAMPLES)]
     Kernel(KernelVerb),
@@ -113,7 +117,10 @@ pub enum Verb {
     #[command(after_help = OCI_EXAMPLES)]
     Oci(Box<oci::OciArgs>),
     /// Print a completion script for a shell
-    #[command(after_help = "Example: hv completions bash > ~/.local/share/bash-completion/completions/hv")]
+    #[command(
+        hide = true,
+        after_help = "Example: hv completions bash > ~/.local/share/bash-completion/completions/hv"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,

@@ -1,5 +1,6 @@
 //! The verbs, one a file.
 
+pub mod build;
 pub mod check;
 pub mod compare;
 pub mod completions;
@@ -38,6 +39,7 @@ pub fn run(typed: Cli, timeline: Timeline) -> Result<u8> {
         Verb::Console(args) => control::console(args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Drill(args) => drill::run(&args),
+        Verb::Build(args) => build::run(args),
         Verb::Check(args) => check::run(&args),
         Verb::Image(verb) => image::run(verb),
         Verb::Pull(args) => image::run(ImageVerb::Pull(args)),

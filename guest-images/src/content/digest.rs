@@ -47,7 +47,7 @@ impl Digest {
     }
 
     /// The digest of what was hashed.
-    pub(super) fn finish(hash: Sha256) -> Digest {
+    pub fn finish(hash: Sha256) -> Digest {
         Digest(hash.finalize().into())
     }
 

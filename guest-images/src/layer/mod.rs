@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //! `stream`: a blob becomes the bytes of its tar; [`tar`]: those become entries, with `pax` for their
-//! extended headers; `scan`: all layers are read once; [`merge`]: entries of all layers become one tree (pure); [`flatten()`]: the tree becomes
-//! one EROFS file, with the data straight from the streams; [`export()`]: or one tar.
+//! extended headers; `scan`: all layers are read once; [`merge`]: entries of all layers become one tree (pure);
+//! [`flatten()`]: the tree becomes one EROFS file, with the data straight from the streams; [`export()`]: or one tar.
 //!
 //! The way back: [`changes()`] makes a layer of an overlay's upper directory, with [`Writer`].
 //!

@@ -20,7 +20,7 @@ mod spec;
 mod start;
 mod state;
 mod store;
-mod time;
+pub(crate) mod time;
 mod update;
 mod vm;
 

@@ -7,7 +7,8 @@ pub fn now() -> String {
     format(SystemTime::now())
 }
 
-fn format(instant: SystemTime) -> String {
+/// An instant.
+pub fn format(instant: SystemTime) -> String {
     let since = instant.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, nanoseconds) = (since.as_secs(), since.subsec_nanos());
     let (year, month, day) = date(seconds / 86_400);
