@@ -33,9 +33,8 @@ Example: hv vm rootfs.img -- uname -a";
 
 /// The first page: verbs above all. Their options are on their own pages; `-h` and `-V` are what they always are.
 const PAGE: &str = "\
-{about-with-newline}
+{about}
 {usage-heading} {usage}   (hv VERB --help: its options)
-
 {subcommands}{after-help}";
 
 /// Starts one image as a microVM or as a container, and compares the two walls.
