@@ -1,6 +1,5 @@
 //! `hv build`, with a store of the test's own: a mount namespace in which root's directories are others.
 
-#[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
 mod ctr {

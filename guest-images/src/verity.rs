@@ -140,11 +140,7 @@ type Each<'a> = dyn FnMut(u64, &[u8]) -> Result<(), VerityError> + 'a;
 
 /// Hashes the image and then each level; `each` gets the hashes with their place, a few blocks at a time. Each level
 /// is read back from the file, so that memory does not grow with the image.
-fn walk(
-    image: &File,
-    blocks: u64,
-    each: &mut Each<'_>,
-) -> Result<RootHash, VerityError> {
+fn walk(image: &File, blocks: u64, each: &mut Each<'_>) -> Result<RootHash, VerityError> {
     let levels = levels(blocks);
     let (mut from, mut count) = (0, blocks);
     // The lowest level is the last in the file.

@@ -298,12 +298,7 @@ impl Stage {
         if many && !target.ends_with('/') {
             return Err(Failure::refused(format!("several files need a directory as target: `{target}/`")));
         }
-        let mode = copy.chmod.as_ref().map(|text| {
-            let text = expand(text)?;
-            let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777);
-            mode.ok_or_else(|| Failure::refused(format!("--chmod={text} is no octal mode such as 0755")))
-        });
-        let mode = mode.transpose()?;
+        let mode = copy.chmod.as_ref().map(|text| octal(&expand(text)?)).transpose()?;
         let chown = copy.chown.as_ref().map(expand).transpose()?;
         let directory = many || target.ends_with('/') || target == "." || target.ends_with("/.");
         let target = absolute(&self.config.config.working_dir, &target);
@@ -504,4 +499,10 @@ fn tell(build: &Build<'_>, index: usize, _line: usize, step: &Step) {
     let stage = build.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"));
     let text: String = step.text.chars().filter(|c| !c.is_control()).take(200).collect();
     eprintln!("#{} [{stage}] {text}", index + 1);
+}
+
+/// Access rights as COPY takes them.
+fn octal(text: &str) -> Result<u32> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+    mode.ok_or_else(|| Failure::refused(format!("--chmod={text} is no octal mode such as 0755")))
 }
