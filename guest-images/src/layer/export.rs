@@ -9,9 +9,8 @@ use super::merge::{Body, Merged, Node, Refused};
 use super::scan::{Scanned, damaged};
 use super::stream::Layer;
 use super::tar::{Archive, Contents};
+use super::write::{Body as Entry, Writer};
 use crate::erofs::Metadata;
-
-const BLOCK: u64 = 512;
 
 /// Writes the merged tree of these layers, the lowest first, as a tar (pax, where ustar has no room): directories
 /// first, then each file once, in the order in which the layers have their data, then all other names. The same layers
@@ -29,10 +28,11 @@ pub fn export(layers: &[Layer], scratch: &Path, to: impl Write) -> Result<(), La
         })?;
     }
     let paths = paths(&merged);
-    let mut out = Out { to };
-    out.directories(&merged, &paths).map_err(LayerError::Output)?;
+    let mut out = Writer::new(to);
+    directories(&mut out, &merged, &paths).map_err(LayerError::Output)?;
     files(layers, &merged, &paths, &mut out)?;
-    out.others(&merged, &paths).map_err(LayerError::Output)
+    let ended = others(&mut out, &merged, &paths).and_then(|()| out.finish()?.flush());
+    ended.map_err(LayerError::Output)
 }
 
 /// All names of all nodes; each directory stands before what is in it.
@@ -56,7 +56,7 @@ fn files(
     layers: &[Layer],
     merged: &Merged,
     paths: &[(Vec<u8>, Node)],
-    out: &mut Out<impl Write>,
+    out: &mut Writer<impl Write>,
 ) -> Result<(), LayerError> {
     let mut first: HashMap<Node, &[u8]> = HashMap::new();
     for (path, node) in paths {
@@ -89,185 +89,62 @@ fn files(
             };
             let data = archive.data_at(contents.at, stored).map_err(|error| damaged(layer, error))?;
             let (path, metadata) = (first[node], &merged.node(*node).0);
-            out.file(path, metadata, contents, data).map_err(LayerError::Output)?;
+            file(out, path, metadata, contents, data).map_err(LayerError::Output)?;
         }
     }
     Ok(())
 }
 
-/// The archive.
-struct Out<W> {
-    to: W,
-}
-
-/// What a header says beside the name and the metadata.
-struct Said<'a> {
-    kind: u8,
-    size: u64,
-    link: &'a [u8],
-    device: (u32, u32),
-}
-
-impl Said<'_> {
-    fn of(kind: u8) -> Said<'static> {
-        Said { kind, size: 0, link: b"", device: (0, 0) }
+/// One file's header and data, holes as zeros.
+fn file(
+    out: &mut Writer<impl Write>,
+    path: &[u8],
+    metadata: &Metadata,
+    contents: &Contents,
+    mut data: impl Read,
+) -> io::Result<()> {
+    out.entry(path, metadata, Entry::File(contents.size))?;
+    let Some(segments) = &contents.sparse else { return out.data(contents.size, data) };
+    let mut at = 0;
+    for segment in segments {
+        out.part(segment.offset - at, io::repeat(0))?;
+        out.part(segment.length, &mut data)?;
+        at = segment.offset + segment.length;
     }
+    out.part(contents.size - at, io::repeat(0))?;
+    out.pad(contents.size)
 }
 
-impl<W: Write> Out<W> {
-    fn directories(&mut self, merged: &Merged, paths: &[(Vec<u8>, Node)]) -> io::Result<()> {
-        for (path, node) in paths {
-            if let (metadata, Body::Directory(_)) = merged.node(*node) {
-                let name = if path.is_empty() { b"./".to_vec() } else { [path, &b"/"[..]].concat() };
-                self.header(&name, metadata, &Said::of(b'5'))?;
-            }
+fn directories(out: &mut Writer<impl Write>, merged: &Merged, paths: &[(Vec<u8>, Node)]) -> io::Result<()> {
+    for (path, node) in paths {
+        if let (metadata, Body::Directory(_)) = merged.node(*node) {
+            out.entry(if path.is_empty() { b"." } else { path }, metadata, Entry::Directory)?;
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    fn file(
-        &mut self,
-        path: &[u8],
-        metadata: &Metadata,
-        contents: &Contents,
-        mut data: impl Read,
-    ) -> io::Result<()> {
-        self.header(path, metadata, &Said { size: contents.size, ..Said::of(b'0') })?;
-        let mut at = 0;
-        let whole = [super::tar::Segment { offset: 0, length: contents.size }];
-        for segment in contents.sparse.as_deref().unwrap_or(&whole) {
-            self.zeros(segment.offset - at)?;
-            if io::copy(&mut data.by_ref().take(segment.length), &mut self.to)? != segment.length {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            at = segment.offset + segment.length;
-        }
-        self.zeros(contents.size - at)?;
-        self.zeros(contents.size.next_multiple_of(BLOCK) - contents.size)
-    }
-
-    /// Links, devices and pipes, further names of files, and the end.
-    fn others(mut self, merged: &Merged, paths: &[(Vec<u8>, Node)]) -> io::Result<()> {
-        let mut known: HashMap<Node, &[u8]> = HashMap::new();
-        for (path, node) in paths {
-            let (metadata, body) = merged.node(*node);
-            if let Some(target) = known.get(node) {
-                self.header(path, metadata, &Said { link: target, ..Said::of(b'1') })?;
+/// Links, devices and pipes, and further names of files.
+fn others(out: &mut Writer<impl Write>, merged: &Merged, paths: &[(Vec<u8>, Node)]) -> io::Result<()> {
+    let mut known: HashMap<Node, &[u8]> = HashMap::new();
+    for (path, node) in paths {
+        let (metadata, body) = merged.node(*node);
+        let entry = match (known.get(node), body) {
+            (Some(target), _) => Entry::HardLink(target),
+            (None, Body::Directory(_)) => continue,
+            (None, Body::File(..)) => {
+                known.insert(*node, path);
                 continue;
             }
-            match body {
-                Body::Directory(_) => continue,
-                Body::File(..) => {}
-                Body::Link(target) => {
-                    self.header(path, metadata, &Said { link: target, ..Said::of(b'2') })?;
-                }
-                Body::Character(major, minor) => {
-                    self.header(path, metadata, &Said { device: (*major, *minor), ..Said::of(b'3') })?;
-                }
-                Body::Block(major, minor) => {
-                    self.header(path, metadata, &Said { device: (*major, *minor), ..Said::of(b'4') })?;
-                }
-                Body::Fifo => self.header(path, metadata, &Said::of(b'6'))?,
-            }
-            known.insert(*node, path);
-        }
-        self.zeros(2 * BLOCK)?;
-        self.to.flush()
-    }
-
-    fn header(&mut self, path: &[u8], metadata: &Metadata, said: &Said<'_>) -> io::Result<()> {
-        let mut pax = Vec::new();
-        let fits = |name: &[u8]| name.len() <= 100 && name.is_ascii();
-        if !fits(path) {
-            record(&mut pax, b"path", path);
-        }
-        if !fits(said.link) {
-            record(&mut pax, b"linkpath", said.link);
-        }
-        for (key, value, most) in [
-            (&b"size"[..], said.size, 1 << 33),
-            (b"uid", metadata.uid.into(), 1 << 21),
-            (b"gid", metadata.gid.into(), 1 << 21),
-        ] {
-            if value >= most {
-                record(&mut pax, key, value.to_string().as_bytes());
-            }
-        }
-        if metadata.nanoseconds != 0 || !(0..1 << 33).contains(&metadata.seconds) {
-            record(&mut pax, b"mtime", time(metadata).as_bytes());
-        }
-        for (name, value) in &metadata.xattrs {
-            record(&mut pax, &[b"SCHILY.xattr.", &name[..]].concat(), value);
-        }
-        if !pax.is_empty() {
-            let size = pax.len() as u64;
-            let plain = Metadata { permissions: 0o644, ..Metadata::default() };
-            self.block(b"pax", &plain, &Said { size, ..Said::of(b'x') })?;
-            self.to.write_all(&pax)?;
-            self.zeros(size.next_multiple_of(BLOCK) - size)?;
-        }
-        self.block(path, metadata, said)
-    }
-
-    /// One block; what does not fit into a field is in the extended header before it.
-    fn block(&mut self, path: &[u8], metadata: &Metadata, said: &Said<'_>) -> io::Result<()> {
-        let mut block = [0u8; BLOCK as usize];
-        let mut text = |at: usize, room: usize, bytes: &[u8]| {
-            let count = bytes.len().min(room);
-            block[at..at + count].copy_from_slice(&bytes[..count]);
+            (None, Body::Link(target)) => Entry::Link(target),
+            (None, Body::Character(major, minor)) => Entry::Character(*major, *minor),
+            (None, Body::Block(major, minor)) => Entry::Block(*major, *minor),
+            (None, Body::Fifo) => Entry::Fifo,
         };
-        let octal = |value: u64, digits: usize| {
-            let most = (1u64 << (3 * digits as u32)) - 1;
-            let value = if value > most { 0 } else { value };
-            format!("{value:0digits$o}\0")
-        };
-        text(0, 100, path);
-        text(100, 8, octal(metadata.permissions.into(), 7).as_bytes());
-        text(108, 8, octal(metadata.uid.into(), 7).as_bytes());
-        text(116, 8, octal(metadata.gid.into(), 7).as_bytes());
-        text(124, 12, octal(said.size, 11).as_bytes());
-        text(136, 12, octal(u64::try_from(metadata.seconds).unwrap_or(0), 11).as_bytes());
-        text(148, 8, b"        ");
-        text(156, 1, &[said.kind]);
-        text(157, 100, said.link);
-        text(257, 8, b"ustar\x0000");
-        text(329, 8, octal(said.device.0.into(), 7).as_bytes());
-        text(337, 8, octal(said.device.1.into(), 7).as_bytes());
-        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        self.to.write_all(&block)
+        out.entry(path, metadata, entry)?;
+        known.entry(*node).or_insert(path);
     }
-
-    fn zeros(&mut self, count: u64) -> io::Result<()> {
-        io::copy(&mut io::repeat(0).take(count), &mut self.to).map(drop)
-    }
-}
-
-/// `LENGTH KEY=VALUE\n`, where the length counts itself (POSIX.1-2001, pax Extended Header).
-fn record(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    to.extend_from_slice(length.to_string().as_bytes());
-    to.push(b' ');
-    to.extend_from_slice(key);
-    to.push(b'=');
-    to.extend_from_slice(value);
-    to.push(b'\n');
-}
-
-/// Seconds with nine decimals: nanoseconds count upwards from the second before.
-fn time(metadata: &Metadata) -> String {
-    match (metadata.seconds, metadata.nanoseconds) {
-        (seconds, 0) => seconds.to_string(),
-        (seconds @ 0.., nanoseconds) => format!("{seconds}.{nanoseconds:09}"),
-        (seconds, nanoseconds) => {
-            let (whole, part) = (-(seconds + 1), 1_000_000_000 - nanoseconds);
-            format!("-{whole}.{part:09}")
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -292,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_ustar_has_no_room_for_reads_back() {
-        let mut out = Out { to: Vec::new() };
+        let mut out = Writer::new(Vec::new());
         let long = [b'n'; 150];
         let odd = Metadata {
             permissions: 0o4755,
@@ -303,27 +180,27 @@ mod tests {
             xattrs: [(b"security.capability".to_vec(), vec![0, 1, b'\n', 255])].into(),
         };
         let data = Contents { size: 3, at: 0, sparse: None };
-        out.file(&long, &odd, &data, &b"abc"[..]).unwrap();
-        out.header(b"link", &odd, &Said { link: &long, ..Said::of(b'2') }).unwrap();
-        let found = read(&out.to);
+        file(&mut out, &long, &odd, &data, &b"abc"[..]).unwrap();
+        out.entry(b"link", &odd, Entry::Link(&long)).unwrap();
+        let found = read(&out.finish().unwrap());
         assert_eq!((&found[0].0[..], &found[0].1), (&long[..], &odd));
         assert_eq!(found[1].2, What::Link(long.to_vec()));
     }
 
     #[test]
     fn layers_come_out_as_one_and_come_out_of_that_the_same() {
-        let mut lower = Out { to: Vec::new() };
+        let mut lower = Writer::new(Vec::new());
         let plain = Metadata { permissions: 0o644, ..Metadata::default() };
         let dir = Metadata { permissions: 0o755, ..Metadata::default() };
         let data = |size| Contents { size, at: 0, sparse: None };
-        lower.header(b"d/", &dir, &Said::of(b'5')).unwrap();
-        lower.file(b"d/old", &plain, &data(3), &b"old"[..]).unwrap();
-        lower.file(b"d/kept", &plain, &data(4), &b"kept"[..]).unwrap();
-        lower.header(b"null", &plain, &Said { device: (1, 3), ..Said::of(b'3') }).unwrap();
-        let mut upper = Out { to: Vec::new() };
-        upper.file(b"d/.wh.old", &plain, &data(0), &b""[..]).unwrap();
-        upper.header(b"again", &plain, &Said { link: b"d/kept", ..Said::of(b'1') }).unwrap();
-        let layers = [layer(&lower.to), layer(&upper.to)];
+        lower.entry(b"d", &dir, Entry::Directory).unwrap();
+        file(&mut lower, b"d/old", &plain, &data(3), &b"old"[..]).unwrap();
+        file(&mut lower, b"d/kept", &plain, &data(4), &b"kept"[..]).unwrap();
+        lower.entry(b"null", &plain, Entry::Character(1, 3)).unwrap();
+        let mut upper = Writer::new(Vec::new());
+        file(&mut upper, b"d/.wh.old", &plain, &data(0), &b""[..]).unwrap();
+        upper.entry(b"again", &plain, Entry::HardLink(b"d/kept")).unwrap();
+        let layers = [layer(&lower.finish().unwrap()), layer(&upper.finish().unwrap())];
         let mut first = Vec::new();
         export(&layers, &std::env::temp_dir(), &mut first).unwrap();
         let names: Vec<_> =

@@ -62,11 +62,11 @@ impl<W: Write> Writer<W> {
         limited(&mut header[108..116], u64::from(metadata.uid), b"uid", &mut pax);
         limited(&mut header[116..124], u64::from(metadata.gid), b"gid", &mut pax);
         limited(&mut header[124..136], size, b"size", &mut pax);
-        match u64::try_from(metadata.seconds) {
-            Ok(seconds) => limited(&mut header[136..148], seconds, b"mtime", &mut pax),
-            Err(_) => {
-                number(&mut header[136..148], 0);
-                record(&mut pax, b"mtime", metadata.seconds.to_string().as_bytes());
+        match (u64::try_from(metadata.seconds), metadata.nanoseconds) {
+            (Ok(seconds), 0) => limited(&mut header[136..148], seconds, b"mtime", &mut pax),
+            (seconds, _) => {
+                limited(&mut header[136..148], seconds.unwrap_or(0), b"", &mut Vec::new());
+                record(&mut pax, b"mtime", time(metadata).as_bytes());
             }
         }
         if let Body::Character(major, minor) | Body::Block(major, minor) = body {
@@ -96,13 +96,25 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// As the stream; or there are fewer than was said. More are not read.
     pub fn data(&mut self, size: u64, from: impl Read) -> io::Result<()> {
+        self.part(size, from)?;
+        self.pad(size)
+    }
+
+    /// As [`Writer::data`], for a part of a file's bytes; [`Writer::pad`] comes after the last.
+    pub(super) fn part(&mut self, size: u64, from: impl Read) -> io::Result<()> {
         if io::copy(&mut from.take(size), &mut self.out)? < size {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "a file became shorter while it was read",
             ));
         }
-        self.pad(size)
+        Ok(())
+    }
+
+    /// Fills the last block of a file of so many bytes.
+    pub(super) fn pad(&mut self, size: u64) -> io::Result<()> {
+        let over = (size % BLOCK as u64) as usize;
+        if over == 0 { Ok(()) } else { self.out.write_all(&[0; BLOCK][over..]) }
     }
 
     /// Ends the stream.
@@ -122,11 +134,6 @@ impl<W: Write> Writer<W> {
         number(&mut header[148..155], sum);
         self.out.write_all(&header)
     }
-
-    fn pad(&mut self, written: u64) -> io::Result<()> {
-        let over = (written % BLOCK as u64) as usize;
-        if over == 0 { Ok(()) } else { self.out.write_all(&[0; BLOCK][over..]) }
-    }
 }
 
 fn text(field: &mut [u8], value: &[u8], key: &[u8], pax: &mut Vec<u8>) {
@@ -144,6 +151,18 @@ fn limited(field: &mut [u8], value: u64, key: &[u8], pax: &mut Vec<u8>) {
     } else {
         number(field, 0);
         record(pax, key, value.to_string().as_bytes());
+    }
+}
+
+/// Seconds with nine decimals: nanoseconds count upwards from the second before.
+fn time(metadata: &Metadata) -> String {
+    match (metadata.seconds, metadata.nanoseconds) {
+        (seconds, 0) => seconds.to_string(),
+        (seconds @ 0.., nanoseconds) => format!("{seconds}.{nanoseconds:09}"),
+        (seconds, nanoseconds) => {
+            let (whole, part) = (-(seconds + 1), 1_000_000_000 - nanoseconds);
+            format!("-{whole}.{part:09}")
+        }
     }
 }
 

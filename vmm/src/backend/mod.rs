@@ -262,6 +262,10 @@ impl Backend for Kvm {
         for (name, path) in machine.console_device.iter().flat_map(|device| &device.ports) {
             plan.push(format!("port {name:?} to {}", path.display()));
         }
+        if let Root::Disk { path, writable, .. } = &spec.root {
+            let access = if *writable { "" } else { ", read-only" };
+            plan.push(format!("disk {ROOT_DISK:?} of {}{access}", path.display()));
+        }
         for AddedDisk { disk, settings } in &machine.disks {
             let access = if disk.read_only() { ", read-only" } else { "" };
             plan.push(format!("disk {:?} of {} sectors{access}", settings.id, disk.sectors()));
