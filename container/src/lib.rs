@@ -41,6 +41,7 @@ use std::io;
 
 pub use bare::Bare;
 pub use error::Error;
+pub use loop_device::LoopDevice;
 pub use namespaces::Namespaces;
 
 /// Makes a loop device of `file` and lets it go again: what `hv check` tries.

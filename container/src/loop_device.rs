@@ -43,7 +43,7 @@ const TRIES: usize = 64;
 
 /// A device that goes away with its last user: this value, or the mount made of it.
 #[derive(Debug)]
-pub(crate) struct LoopDevice {
+pub struct LoopDevice {
     path: String,
     // Held open until the mount holds it.
     _device: OwnedFd,
@@ -51,7 +51,10 @@ pub(crate) struct LoopDevice {
 
 impl LoopDevice {
     /// Makes one for `file`.
-    pub(crate) fn attach(file: &File, read_only: bool) -> Result<LoopDevice, Errno> {
+    ///
+    /// # Errors
+    /// The kernel has no loop devices, gives none, or this process may not make one.
+    pub fn attach(file: &File, read_only: bool) -> Result<LoopDevice, Errno> {
         let control =
             rustix::fs::openat(CWD, "/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         for _ in 0..TRIES {
@@ -68,7 +71,7 @@ impl LoopDevice {
     }
 
     /// Its name in /dev.
-    pub(crate) fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         &self.path
     }
 }

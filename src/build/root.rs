@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hv_container::LoopDevice;
 use hv_image::dirs::Dirs;
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -58,11 +60,22 @@ impl Space {
     /// The image's file, mounted.
     pub(crate) fn image(&self, file: &Path) -> Result<Lower> {
         let at = self.directory()?;
-        mount(Some(file), &at, Some("erofs"), MsFlags::MS_RDONLY | MsFlags::MS_NODEV, None::<&str>).map_err(
-            |errno| {
-                Failure::new(format!("cannot mount the image {}; it needs Linux 6.12", file.display()), errno)
-            },
-        )?;
+        let failed = |errno| Failure::new(format!("cannot mount the image {}", file.display()), errno);
+        let erofs = |source: &Path| {
+            mount(Some(source), &at, Some("erofs"), MsFlags::MS_RDONLY | MsFlags::MS_NODEV, None::<&str>)
+        };
+        match erofs(file) {
+            // Before Linux 6.12 only a block device can be mounted; it goes away with the mount.
+            Err(Errno::ENOTBLK) => {
+                let opened = fs::File::open(file).map_err(|source| {
+                    Failure::new(format!("cannot open the image {}", file.display()), source)
+                })?;
+                let device = LoopDevice::attach(&opened, true)
+                    .map_err(|source| Failure::new("cannot make a loop device for the image", source))?;
+                erofs(Path::new(device.path())).map_err(failed)?;
+            }
+            other => other.map_err(failed)?,
+        }
         Ok(Lower(vec![at]))
     }
 

@@ -96,6 +96,15 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(new as RawFd) })
 }
 
+/// What this program was executed as: the path, or `/dev/fd/N` for a descriptor. Without /proc, and before Linux 6.4
+/// too: the C library kept what the kernel put on the stack.
+pub fn executed_as() -> Option<&'static CStr> {
+    // SAFETY: getauxval(3) has no precondition; it returns 0 for what is not there.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
+    // SAFETY: the kernel wrote a string that ends with zero above the stack, where it stays.
+    (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) })
+}
+
 /// Gives every signal its default action and unblocks all of them.
 pub fn reset_signals() {
     // struct sigaction of the kernel: handler (SIG_DFL is 0), flags, restorer, mask.

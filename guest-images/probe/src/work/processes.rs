@@ -1,10 +1,10 @@
 //! Processes and threads: making one, and passing the word between two.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use hv_common::sys::exec::{CStringArray, execute_file, exit_now, inherited};
+use hv_common::sys::exec::{CStringArray, execute_file, executed_as, exit_now, inherited};
 use hv_common::sys::fork::{Side, fork};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::retry_on_intr;
@@ -37,7 +37,7 @@ pub fn fork_and_execute(operations: u64) -> Done {
 
 /// The file that this program was executed from: where its path leads, or the descriptor that the kernel named.
 fn own_program() -> Result<OwnedFd, String> {
-    let name: &CStr = rustix::param::linux_execfn();
+    let name = executed_as().ok_or("the kernel did not say which program this is")?;
     let number = name.to_str().ok().and_then(|name| name.strip_prefix("/dev/fd/")?.parse().ok());
     match number {
         Some(number) => inherited(number).doing("this program was not left open"),
