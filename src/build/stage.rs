@@ -236,6 +236,7 @@ impl Stage {
     }
 
     fn copy(&mut self, build: &Build<'_>, line: usize, copy: &Transfer, add: bool) -> Result<()> {
+        refuse_flags(copy)?;
         let values = self.values();
         let expand = |word: &String| build.expand(line, word, &values);
         let none = Ignore::default();
@@ -499,6 +500,16 @@ fn tell(build: &Build<'_>, index: usize, _line: usize, step: &Step) {
     let stage = build.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"));
     let text: String = step.text.chars().filter(|c| !c.is_control()).take(200).collect();
     eprintln!("#{} [{stage}] {text}", index + 1);
+}
+
+/// Flags that would change what is copied, and which nothing here obeys.
+fn refuse_flags(copy: &Transfer) -> Result<()> {
+    let refused = |flag, mend| Err(Failure::refused(format!("{flag} is not done by this hv: {mend}")));
+    match copy {
+        Transfer { parents: true, .. } => refused("--parents", "name the directory in the target"),
+        Transfer { checksum: Some(_), .. } => refused("--checksum", "check it in a RUN"),
+        _ => Ok(()),
+    }
 }
 
 /// Access rights as COPY takes them.
