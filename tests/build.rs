@@ -57,4 +57,23 @@ mod ctr {
         let failed = build(world.path(), "1000", &[context]).expect(125);
         assert!(failed.stderr.contains("Dockerfile:2: cannot take `leak/passwd`"), "{}", failed.stderr);
     }
+    #[test]
+    fn attack_27_mounts_of_builds_are_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return println!("skipped: builds need root");
+        }
+        let world = tempfile::tempdir().unwrap();
+        let context = world.path().join("context");
+        std::fs::create_dir(&context).unwrap();
+        for mount in [
+            "type=bind,source=/,target=/x",
+            "type=cache,target=/../x",
+            "type=bind,from=scratch,source=..,target=/x",
+        ] {
+            let text = format!("FROM scratch\nRUN --mount={mount} [\"/x/bin/sh\"]\n");
+            std::fs::write(context.join("Dockerfile"), text).unwrap();
+            let refused = build(world.path(), "0", &[context.to_str().unwrap()]).expect(125);
+            assert!(refused.stderr.contains("Dockerfile:2: RUN --mount"), "{}", refused.stderr);
+        }
+    }
 }
